@@ -1,0 +1,47 @@
+r"""Multi-head attention (Vaswani et al. 2017, eq. 1) that can return its weights and keep its keys.
+
+$$ \mathrm{Attention}(Q, K, V) = \mathrm{softmax}(QK^\top / \sqrt{d}) V $$
+"""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+
+class Attention(nn.Module):
+    """Multi-head attention; `heads` divides `width`. `source` is the width of keys and values, if another."""
+
+    def __init__(self, width: int, heads: int, dropout: float = 0.0, source: int | None = None) -> None:
+        super().__init__()
+        if width % heads:
+            raise ValueError(f"{heads} heads do not divide width {width}")
+        self.heads = heads
+        self.query = nn.Linear(width, width)
+        self.key_value = nn.Linear(source or width, 2 * width)
+        self.output = nn.Linear(width, width)
+        self.dropout = nn.Dropout(dropout)
+
+    def keys(self, source: Tensor) -> tuple[Tensor, Tensor]:
+        """source (B, S, Ds) -> keys and values, each (B, heads, S, D/heads)."""
+        key, value = self.key_value(source).chunk(2, dim=-1)
+        return self._split(key), self._split(value)
+
+    def forward(self, query: Tensor, keys: tuple[Tensor, Tensor], mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """query (B, T, D), mask (B, 1 or T, S) True where it may look -> output (B, T, D), weights (B, T, S).
+
+        The weights are the mean over heads, before dropout. A row that may look nowhere attends to nothing: zeros.
+        """
+        key, value = keys
+        scores = self._split(self.query(query)) @ key.transpose(-1, -2)  # (B, heads, T, S)
+        scores = scores.float() / math.sqrt(key.size(-1))
+        if mask is not None:
+            scores = scores.masked_fill(~mask[:, None], torch.finfo(scores.dtype).min)
+        weights = scores.softmax(-1)
+        if mask is not None:
+            weights = weights * mask[:, None]
+        mixed = self.dropout(weights).to(value.dtype) @ value  # (B, heads, T, D/heads)
+        return self.output(mixed.transpose(1, 2).flatten(2)), weights.mean(1)
+
+    def _split(self, x: Tensor) -> Tensor:
+        return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)

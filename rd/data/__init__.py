@@ -1,0 +1,1 @@
+"""Corpora, text, labels and vectors: everything that is read, nothing that is learned."""

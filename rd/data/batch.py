@@ -1,0 +1,186 @@
+"""From samples to padded batches of tensors: word ids, tags, features, labels."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from rd.data.corpus import Sample
+from rd.data.text import Vocabulary, tokenize
+from rd.labels import EMOTIONS, INTENTS
+
+UNLABELLED = -100  # index that cross entropy ignores
+
+
+@dataclass(frozen=True)
+class Batch:
+    """B padded samples. Labels (`target`, `target_ext`, `emotion`, `intent`) are None where a model answers."""
+
+    ids: list[str]
+    source: Tensor  # (B, L) word ids, 0 = pad
+    source_ext: Tensor  # (B, L) extended ids: words outside V are V, V+1, ...
+    oov: list[list[str]]  # the words behind V, V+1, ... of each sample
+    speaker: Tensor  # (B, L) True at the speaker's words
+    reason: Tensor  # (B, L) ERA's tags, 1 = <em>
+    features: Tensor | None  # (B, L, Db) h~ of eq. 15
+    intent_prior: Tensor | None  # (B, I) p_intent of eq. 5
+    sentiment: Tensor  # (B,) VADER compound of the speaker's turns
+    target: Tensor | None = None  # (B, T) word ids with EOS
+    target_ext: Tensor | None = None  # (B, T) extended ids with EOS
+    emotion: Tensor | None = None  # (B,)
+    intent: Tensor | None = None  # (B,)
+
+    @property
+    def mask(self) -> Tensor:
+        """(B, L) True at words."""
+        return self.source != Vocabulary.PAD
+
+    def unlabelled(self) -> Batch:
+        """What a model may see when it answers: no gold reply, no gold emotion, no gold intent."""
+        return replace(self, target=None, target_ext=None, emotion=None, intent=None)
+
+    def to(self, device: torch.device | str) -> Batch:
+        """The same batch with its tensors on `device`."""
+        moved = {f.name: getattr(self, f.name) for f in fields(self)}
+        return Batch(**{k: v.to(device, non_blocking=True) if isinstance(v, Tensor) else v for k, v in moved.items()})
+
+
+@dataclass(frozen=True)
+class Example:
+    """One sample as ids; `texts` are its context turns, for the look-up of tags and features."""
+
+    id: str
+    texts: tuple[str, ...]
+    words: tuple[str, ...]  # the last L context words
+    source: np.ndarray  # (L,)
+    speaker: np.ndarray  # (L,)
+    target_words: tuple[str, ...]
+    emotion: int
+    intent: int
+    sentiment: float
+    intent_prior: np.ndarray | None = None
+
+
+def encode(
+    samples: Sequence[Sample],
+    vocab: Vocabulary,
+    max_context: int,
+    sentiment: Callable[[str], float],
+    intents: dict[str, str] | None = None,
+    priors: dict[str, np.ndarray] | None = None,
+) -> list[Example]:
+    """Samples to examples. `intents` and `priors` are keyed by sample id; gold intents stand where `intents` is None."""
+    examples = []
+    tokens = {turn.text: tokenize(turn.text) for sample in samples for turn in sample.dialogue.turns}
+    for sample in samples:
+        turns = sample.context
+        words = [word for turn in turns for word in tokens[turn.text]]
+        speaker = [i % 2 == 0 for i, turn in enumerate(turns) for _ in tokens[turn.text]]
+        label = (intents or {}).get(sample.id) or sample.target.intent
+        emotion = sample.dialogue.emotion
+        examples.append(
+            Example(
+                id=sample.id,
+                texts=tuple(turn.text for turn in turns),
+                words=tuple(words[-max_context:]),
+                source=np.asarray(vocab.encode(words[-max_context:]), dtype=np.int64),
+                speaker=np.asarray(speaker[-max_context:], dtype=bool),
+                target_words=tuple(tokens[sample.target.text]),
+                emotion=EMOTIONS.index(emotion) if emotion else UNLABELLED,
+                intent=INTENTS.index(label) if label else UNLABELLED,
+                sentiment=sentiment(" ".join(turn.text for turn in turns[::2])),
+                intent_prior=None if priors is None else priors[sample.id],
+            )
+        )
+    return examples
+
+
+Annotate = Callable[[str, str], tuple[np.ndarray, np.ndarray]]  # (sample id, turn text) -> tags (n,), h~ (n, Db)
+
+
+class Collate:
+    """Examples to a Batch. `annotate` gives ERA's tags and vectors of a turn; without it tags are 0, features None."""
+
+    def __init__(self, vocab: Vocabulary, annotate: Annotate | None = None) -> None:
+        self.vocab, self.annotate = vocab, annotate
+
+    def __call__(self, examples: Sequence[Example]) -> Batch:
+        """Pads to the longest of these examples."""
+        oov = [self._oov(e) for e in examples]
+        reason, features = zip(*(self._annotations(e) for e in examples))
+        targets = [[*self._extended(e.target_words, o), Vocabulary.EOS] for e, o in zip(examples, oov)]
+        target_ext = _pad([np.asarray(t) for t in targets])
+        priors = [e.intent_prior for e in examples]
+        return Batch(
+            ids=[e.id for e in examples],
+            source=_pad([e.source for e in examples]),
+            source_ext=_pad([np.asarray(self._extended(e.words, o)) for e, o in zip(examples, oov)]),
+            oov=oov,
+            speaker=_pad([e.speaker for e in examples]),
+            reason=_pad(reason),
+            features=None if features[0] is None else _pad(features).float(),
+            intent_prior=None if priors[0] is None else torch.as_tensor(np.stack(priors), dtype=torch.float32),
+            sentiment=torch.tensor([e.sentiment for e in examples], dtype=torch.float32),
+            target=target_ext.masked_fill(target_ext >= len(self.vocab), Vocabulary.UNK),
+            target_ext=target_ext,
+            emotion=torch.tensor([e.emotion for e in examples]),
+            intent=torch.tensor([e.intent for e in examples]),
+        )
+
+    def _oov(self, example: Example) -> list[str]:
+        return list(dict.fromkeys(w for w, i in zip(example.words, example.source) if i == Vocabulary.UNK))
+
+    def _extended(self, words: Sequence[str], oov: list[str]) -> list[int]:
+        ids = self.vocab.encode(words)
+        return [len(self.vocab) + oov.index(w) if i == Vocabulary.UNK and w in oov else i for w, i in zip(words, ids)]
+
+    def _annotations(self, example: Example) -> tuple[np.ndarray, np.ndarray | None]:
+        if self.annotate is None:
+            return np.zeros(len(example.words), dtype=np.int64), None
+        found = [self.annotate(example.id, text) for text in example.texts]
+        last = len(example.words)
+        # a listener's words are always <noem> (Sec. 3.2)
+        tags = np.concatenate([t if i % 2 == 0 else np.zeros_like(t) for i, (t, _) in enumerate(found)])[-last:]
+        return tags.astype(np.int64), np.concatenate([v for _, v in found])[-last:]
+
+
+def _pad(rows: Sequence[np.ndarray]) -> Tensor:
+    out = np.zeros((len(rows), max(len(r) for r in rows), *rows[0].shape[1:]), dtype=rows[0].dtype)
+    for i, row in enumerate(rows):
+        out[i, : len(row)] = row
+    return torch.from_numpy(out)
+
+
+class Batches(Sequence):
+    """The batches of one pass, made as they are asked for. Same (examples, size, seed, epoch): same batches."""
+
+    def __init__(self, examples: Sequence[Example], collate: Collate, size: int, order: list[list[int]]) -> None:
+        self.examples, self.collate, self.size, self.order = examples, collate, size, order
+
+    def __len__(self) -> int:
+        return len(self.order)
+
+    def __getitem__(self, i: int) -> Batch:
+        return self.collate([self.examples[j] for j in self.order[i]])
+
+
+def in_order(examples: Sequence[Example], collate: Collate, size: int) -> Batches:
+    """Batches by falling context length (padding is then small); ids tell which is which."""
+    by_length = sorted(range(len(examples)), key=lambda i: -len(examples[i].source))
+    return Batches(examples, collate, size, [by_length[i : i + size] for i in range(0, len(by_length), size)])
+
+
+def shuffled(examples: Sequence[Example], collate: Collate, size: int, seed: int, epoch: int) -> Batches:
+    """Length-bucketed batches in random order: shuffle, sort within 50 batches, cut, shuffle the batches."""
+    rng = np.random.default_rng([seed, epoch])
+    order = rng.permutation(len(examples))
+    cut = []
+    for start in range(0, len(order), 50 * size):
+        chunk = sorted(order[start : start + 50 * size], key=lambda i: (len(examples[i].source), i))
+        cut += [chunk[i : i + size] for i in range(0, len(chunk), size)]
+    rng.shuffle(cut)
+    return Batches(examples, collate, size, cut)

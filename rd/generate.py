@@ -1,0 +1,139 @@
+"""Greedy, beam and top-k/top-p decoding, batched, with a key-value cache. Knows `Responder`, no model by name."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from rd.data.batch import Batch
+from rd.data.text import Vocabulary
+from rd.errors import UserError
+from rd.responder import Context, Responder
+
+# never said: they are no words of a reply
+SILENT = [Vocabulary.PAD, Vocabulary.UNK, Vocabulary.BOS, Vocabulary.CTX]
+
+
+@dataclass(frozen=True)
+class Decode:
+    """How to decode. The reported setting is greedy with at most 50 words (protocol)."""
+
+    method: str = "greedy"  # "greedy" | "beam" | "sample"
+    steps: int = 50
+    beams: int = 4
+    length_penalty: float = 1.0  # score = log p / words ** penalty
+    top_k: int = 0  # 0: off
+    top_p: float = 0.9
+    temperature: float = 1.0
+
+
+@torch.inference_mode()
+def generate(
+    model: Responder, batches: Iterable[Batch], decode: Decode = Decode(), generator: torch.Generator | None = None
+) -> Iterable[tuple[Batch, Context, list[list[int]]]]:
+    """For every batch: the batch without its labels, what the model made of it, and the replies as extended ids.
+
+    Raises UserError for an unknown method.
+    """
+    methods = {"greedy": _one_by_one, "sample": _one_by_one, "beam": _beam}
+    if decode.method not in methods:
+        raise UserError(f"--decode {decode.method}: no such method; choose one of {', '.join(methods)}")
+    model.eval()
+    for batch in batches:
+        batch = batch.unlabelled()
+        context = model.encode(batch)
+        yield batch, context, methods[decode.method](model, batch, context, decode, generator)
+
+
+def in_words(ids: list[int], vocab: Vocabulary, oov: list[str]) -> list[str]:
+    """Extended ids to words; ids >= V are words of the context that V lacks."""
+    return [oov[i - len(vocab)] if i >= len(vocab) else vocab.words[i] for i in ids]
+
+
+def _next(model: Responder, words: Tensor, state) -> Tensor:
+    """(B,) -> log-probabilities (B, X) of the next word."""
+    log_probs = model.step(words, state).clamp_min(1e-30).log()
+    log_probs[:, SILENT] = -torch.inf
+    return log_probs
+
+
+def _one_by_one(model: Responder, batch: Batch, context: Context, decode: Decode, generator) -> list[list[int]]:
+    """Greedy or sampled. Finished rows leave the batch, so the last long reply does not pay for all."""
+    state = model.start(batch, context)
+    replies: list[list[int]] = [[] for _ in batch.ids]
+    alive = torch.arange(len(replies), device=batch.source.device)
+    words = torch.full_like(alive, Vocabulary.BOS)
+    for _ in range(decode.steps):
+        log_probs = _next(model, words, state)
+        words = log_probs.argmax(-1) if decode.method == "greedy" else _sample(log_probs, decode, generator)
+        going = words != Vocabulary.EOS
+        if not going.all():
+            keep = going.nonzero()[:, 0]
+            alive, words, state = alive[keep], words[keep], state.rows(keep)
+        if not len(alive):
+            break
+        for row, word in zip(alive.tolist(), words.tolist()):
+            replies[row].append(word)
+    return replies
+
+
+def _sample(log_probs: Tensor, decode: Decode, generator: torch.Generator | None) -> Tensor:
+    """Top-k, then nucleus (Holtzman et al. 2020): (B, X) -> (B,)."""
+    scores, index = (log_probs / decode.temperature).sort(-1, descending=True)
+    probs = scores.softmax(-1)
+    if decode.top_k:
+        probs[:, decode.top_k :] = 0
+    probs[probs.cumsum(-1) - probs > decode.top_p] = 0
+    return index.gather(-1, torch.multinomial(probs, 1, generator=generator))[:, 0]
+
+
+def _beam(model: Responder, batch: Batch, context: Context, decode: Decode, generator) -> list[list[int]]:
+    """Beam search; every sample's beams are neighbours in the batch. Ranks ended hypotheses by log p / words^penalty."""
+    samples, width = len(batch.ids), decode.beams
+    device = batch.source.device
+    state = model.start(batch, context).rows(torch.arange(samples, device=device).repeat_interleave(width))
+    scores = torch.full((samples, width), -torch.inf, device=device)
+    scores[:, 0] = 0.0
+    words = torch.full((samples * width,), Vocabulary.BOS, device=device)
+    open_replies: list[list[int]] = [[] for _ in range(samples * width)]
+    ended: list[list[tuple[float, list[int]]]] = [[] for _ in range(samples)]
+    for step in range(1, decode.steps + 1):
+        log_probs = _next(model, words, state).unflatten(0, (samples, width))
+        total = scores[..., None] + log_probs  # (samples, width, X)
+        best, flat = total.flatten(1).topk(2 * width, -1)
+        origin, word = flat // total.size(-1), flat % total.size(-1)
+        picked = _advance(best.tolist(), origin.tolist(), word.tolist(), open_replies, ended, step, decode)
+        rows = torch.tensor([[s * width + o for o, _, _ in beams] for s, beams in enumerate(picked)], device=device)
+        words = torch.tensor([[w for _, w, _ in beams] for beams in picked], device=device).flatten()
+        scores = torch.tensor([[v for _, _, v in beams] for beams in picked], device=device)
+        open_replies = [
+            [*open_replies[s * width + o], w] for s, beams in enumerate(picked) for o, w, _ in beams
+        ]
+        state = state.rows(rows.flatten())
+        if all(len(done) >= width for done in ended):
+            break
+    for s in range(samples):
+        ended[s] += [
+            (float(scores[s, b]) / step**decode.length_penalty, open_replies[s * width + b])
+            for b in range(width)
+            if len(ended[s]) < width
+        ]
+    return [max(done, key=lambda pair: pair[0])[1] for done in ended]
+
+
+def _advance(best, origin, word, open_replies, ended, step, decode) -> list[list[tuple[int, int, float]]]:
+    """Moves hypotheses that end to `ended`; returns the `width` that go on, per sample: (origin, word, score)."""
+    width, picked = decode.beams, []
+    for s, candidates in enumerate(zip(best, origin, word)):
+        beams: list[tuple[int, int, float]] = []
+        for value, o, w in zip(*candidates):
+            if w == Vocabulary.EOS:
+                if len(ended[s]) < width:
+                    ended[s].append((value / step**decode.length_penalty, open_replies[s * width + o]))
+            elif len(beams) < width:
+                beams.append((o, w, value))
+        picked.append(beams)
+    return picked

@@ -1,0 +1,1 @@
+"""Models: ReflectDiffu's parts and the BERT annotators."""

@@ -1,0 +1,156 @@
+"""The shell of every model: context -> next word -> loss, and cached decoding steps (eq. 11, 12).
+
+A model gives `encode` (what it makes of the context) and perhaps `extra_losses`; all else is written once, here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import Tensor, nn
+
+from rd.blocks.pointer import PointerGenerator
+from rd.blocks.transformer import Decoder, Keys, positions
+from rd.config import ModelConfig
+from rd.data.batch import Batch
+from rd.data.text import Vocabulary
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a model made of the dialogue so far."""
+
+    memory: Tensor  # (B, S, D) key/value of the decoder; the L context words are its last slots
+    mask: Tensor  # (B, S)
+    notes: dict[str, Tensor] = field(default_factory=dict)  # what extra losses and reports read
+
+
+@dataclass
+class Decoding:
+    """The state of cached decoding: one row a hypothesis."""
+
+    keys: list[Keys]
+    mask: Tensor  # (B, S)
+    source_ext: Tensor  # (B, L)
+    extra: int  # X - V
+    past: list[Keys] | None = None
+    length: int = 0
+
+    def rows(self, index: Tensor) -> Decoding:
+        """The same state with rows picked, dropped or repeated: index (B',)."""
+        pick = [(k[index], v[index]) for k, v in self.keys]
+        past = None if self.past is None else [(k[index], v[index]) for k, v in self.past]
+        return replace(self, keys=pick, mask=self.mask[index], source_ext=self.source_ext[index], past=past)
+
+
+class Responder(nn.Module):
+    """Word embeddings, decoder, pointer generator; subclasses add the context."""
+
+    reads_annotations = False  # tags r, vectors h~, p_intent: such a model cannot run without the annotators
+
+    def __init__(self, config: ModelConfig, vectors: Tensor) -> None:
+        """vectors (V, D): initial word embeddings E^W."""
+        super().__init__()
+        self.config = config
+        width = config.width
+        self.words = nn.Embedding.from_pretrained(vectors.clone(), freeze=False, padding_idx=Vocabulary.PAD)
+        self.decoder = Decoder(width, config.heads, config.ffn, config.layers, config.dropout)
+        self.pointer = PointerGenerator(width)
+        self.project = nn.Linear(width, width, bias=False)
+        self.bias = nn.Parameter(torch.zeros(len(vectors)))
+        self.dropout = nn.Dropout(config.dropout)
+        if not config.tied:
+            self.out = nn.Linear(width, len(vectors), bias=False)
+
+    # --- what a model defines ------------------------------------------------------------------------------------
+
+    def encode(self, batch: Batch, generator: torch.Generator | None = None) -> Context:
+        """The context of a batch. Raises TypeError on the shell itself: a model must define it."""
+        raise TypeError(f"{type(self).__name__} does not say what it makes of the context: define encode")
+
+    def extra_losses(self, batch: Batch, context: Context, generator: torch.Generator | None = None) -> dict[str, Tensor]:
+        """Named scalar losses beside the response's; none by default."""
+        return {}
+
+    def hits(self, batch: Batch, context: Context) -> dict[str, Tensor]:
+        """Right or wrong per labelled sample for what the model names (emotion, intent); nothing by default."""
+        return {}
+
+    # --- embedding and words -------------------------------------------------------------------------------------
+
+    def embed(self, ids: Tensor, start: int = 0) -> Tensor:
+        """E^W + E^P (eq. 1): ids (B, L) -> (B, L, D)."""
+        return self.words(ids) + positions(ids.size(1), self.config.width, start, ids.device)
+
+    def embed_response(self, ids: Tensor, start: int = 0) -> Tensor:
+        """E^C of the response, ids (B, T) -> (B, T, D)."""
+        return self.dropout(self.embed(ids, start))
+
+    def vocab_logits(self, states: Tensor) -> Tensor:
+        """(..., D) -> (..., V)."""
+        weight = self.words.weight if self.config.tied else self.out.weight
+        return nn.functional.linear(self.project(states), weight, self.bias)
+
+    # --- training ------------------------------------------------------------------------------------------------
+
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        """The loop's and `accelerate`'s entry: the same as `loss`."""
+        return self.loss(batch)
+
+    def loss(self, batch: Batch, generator: torch.Generator | None = None) -> dict[str, Tensor]:
+        """Named scalar terms; their sum is L of eq. 12. The response term is nats per word, EOS counted."""
+        context = self.encode(batch.unlabelled(), generator)
+        words, _ = self.word_log_probs(batch, context)
+        terms = {"response": -words.mean() * self.config.response_weight}
+        return terms | self.extra_losses(batch, context, generator)
+
+    def word_log_probs(self, batch: Batch, context: Context) -> tuple[Tensor, Tensor]:
+        """log p of each gold word under the pointer mixture, padding dropped: (M,), and its row in the batch (M,)."""
+        target = batch.target
+        shifted = torch.cat([torch.full_like(target[:, :1], Vocabulary.BOS), target[:, :-1]], 1)
+        embedded = self.embed_response(shifted)
+        states, read, weights, _ = self.decoder(embedded, self.decoder.memory_keys(context.memory), context.mask)
+        gate = self.pointer.gate(states, read, embedded)  # (B, T)
+        rows, places = (target != Vocabulary.PAD).nonzero(as_tuple=True)  # M words: padding never meets the V columns
+        source = batch.source_ext
+        log_probs = self.pointer.log_prob_at(
+            self.vocab_logits(states[rows, places]),
+            gate[rows, places],
+            copy_weights(weights[rows, places], source.size(1)),
+            source[rows],
+            batch.target_ext[rows, places],
+        )
+        return log_probs, rows
+
+    @torch.inference_mode()
+    def nll(self, batch: Batch) -> tuple[Tensor, Tensor, Context]:
+        """Sum of -log p over the words and EOS of each reply (B,), their number (B,), and the context, which saw no label."""
+        context = self.encode(batch.unlabelled())
+        log_probs, rows = self.word_log_probs(batch, context)
+        sums = torch.zeros(len(batch.ids), dtype=torch.float64, device=rows.device)
+        return -sums.index_add(0, rows, log_probs.double()), torch.bincount(rows, minlength=len(batch.ids)), context
+
+    # --- decoding ------------------------------------------------------------------------------------------------
+
+    def start(self, batch: Batch, context: Context) -> Decoding:
+        """The state before the first word."""
+        extra = max(len(words) for words in batch.oov)
+        return Decoding(self.decoder.memory_keys(context.memory), context.mask, batch.source_ext, extra)
+
+    def step(self, words: Tensor, state: Decoding) -> Tensor:
+        """One more word: words (B,) ids (extended ids read as UNK) -> probabilities of the next (B, X); advances state."""
+        known = words.masked_fill(words >= self.words.num_embeddings, Vocabulary.UNK)
+        embedded = self.embed_response(known[:, None], state.length)
+        states, read, weights, state.past = self.decoder(embedded, state.keys, state.mask, state.past)
+        state.length += 1
+        gate = self.pointer.gate(states, read, embedded)[:, 0]
+        copied = copy_weights(weights[:, 0], state.source_ext.size(1))
+        extended = self.words.num_embeddings + state.extra
+        return self.pointer.mixture(self.vocab_logits(states[:, 0]), gate, copied, state.source_ext, extended)
+
+
+def copy_weights(weights: Tensor, words: int) -> Tensor:
+    """Attention over the memory (M, S) -> the copy distribution over its last L slots, the context words (M, L)."""
+    copied = weights[:, -words:].float()
+    return copied / copied.sum(-1, keepdim=True).clamp_min(1e-6)

@@ -1,0 +1,135 @@
+"""A run is a folder: train one model, answer, measure. Names become models here and nowhere else."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from vaderSentiment.vaderSentiment import SentimentIntensityAnalyzer
+
+from rd.config import PRESETS, Config, from_dict
+from rd.data.batch import Collate, Example, encode, in_order, shuffled
+from rd.data.corpus import Corpus, Sample, read_corpus, samples
+from rd.data.text import Vocabulary, tokenize
+from rd.data.vectors import word_vectors
+from rd.errors import UserError
+from rd.metrics import perplexity
+from rd.models.reflectdiffu import ReflectDiffu
+from rd.models.transformer import Transformer
+from rd.responder import Responder
+from rd.train import fit
+
+MODELS: dict[str, type[Responder]] = {"reflectdiffu": ReflectDiffu, "transformer": Transformer}
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """All that a model reads of a corpus: vocabulary, examples of each split, and how to batch them."""
+
+    corpus: Corpus
+    vocab: Vocabulary
+    examples: dict[str, list[Example]]
+    collate: Collate
+
+
+def settings(preset: str, seed: int = 0, max_steps: int | None = None) -> Config:
+    """A preset with its seed, perhaps cut short. Raises UserError for an unknown preset."""
+    if preset not in PRESETS:
+        raise UserError(f"--preset {preset}: no such preset; choose one of {', '.join(PRESETS)}")
+    config = PRESETS[preset]
+    steps = config.train.steps if max_steps is None else max_steps
+    if steps < 1:
+        raise UserError(f"--max-steps {max_steps}: give a whole number of at least 1")
+    return replace(config, train=replace(config.train, seed=seed, steps=steps))
+
+
+def sentiment() -> Callable[[str], float]:
+    """VADER's compound score of a text, -1 to 1 (Hutto and Gilbert 2014)."""
+    analyzer = SentimentIntensityAnalyzer()
+    return lambda text: analyzer.polarity_scores(text)["compound"]
+
+
+def build_vocabulary(corpus: Corpus, config: Config) -> Vocabulary:
+    """Words of the train split; of all splits where config.data.vocabulary is "all" (the peers')."""
+    wanted = corpus.splits if config.data.vocabulary == "all" else ["train"]
+    texts = (turn.text for split in wanted for dialogue in corpus.splits[split] for turn in dialogue.turns)
+    return Vocabulary.build((tokenize(text) for text in texts), config.data.min_count)
+
+
+def prepare(
+    corpus: Corpus, config: Config, vocab: Vocabulary | None = None, annotations: Any = None, splits: tuple = ()
+) -> Inputs:
+    """Examples of the named splits (all by default). `annotations` gives tags, h~, p_intent and intent labels."""
+    vocab = vocab or build_vocabulary(corpus, config)
+    priors = None if annotations is None else annotations.priors
+    intents = None if annotations is None else annotations.intents
+    score, known = sentiment(), {}
+
+    def compound(text: str) -> float:
+        if text not in known:
+            known[text] = score(text)
+        return known[text]
+
+    examples = {
+        split: encode(samples(corpus.splits[split]), vocab, config.data.max_context, compound, intents, priors)
+        for split in splits or corpus.splits
+    }
+    return Inputs(corpus, vocab, examples, Collate(vocab, None if annotations is None else annotations.lookup))
+
+
+def validator(inputs: Inputs, split: str = "valid", size: int = 64) -> Callable[[torch.nn.Module], dict[str, float]]:
+    """PPL (protocol: macro) of a split, the score that early stopping watches, with whatever the model reports."""
+    batches = in_order(inputs.examples[split], inputs.collate, size)
+
+    def validate(model: Responder) -> dict[str, float]:
+        model.eval()
+        sums, lengths, hits = [], [], {}
+        for batch in batches:
+            batch = batch.to(next(model.parameters()).device)
+            nll, words, context = model.nll(batch)
+            sums += nll.tolist()
+            lengths += words.tolist()
+            for name, right in model.hits(batch, context).items():
+                hits.setdefault(name, []).extend(right.tolist())
+        found = perplexity(sums, lengths)
+        return {"score": found["ppl"], **found, **{name: 100 * sum(h) / len(h) for name, h in hits.items() if h}}
+
+    return validate
+
+
+def train_run(
+    name: str,
+    corpus: Corpus,
+    config: Config,
+    out: Path,
+    annotations: Any = None,
+    resume: bool = False,
+) -> Responder:
+    """Train model `name` into the folder `out`: config.json, vocabulary.json, history.jsonl, best.safetensors.
+
+    Raises UserError for an unknown model.
+    """
+    if name not in MODELS:
+        raise UserError(f"{name}: no such model; choose one of {', '.join(MODELS)}")
+    inputs = prepare(corpus, config, annotations=annotations, splits=("train", "valid"))
+    generator = torch.Generator().manual_seed(config.train.seed)
+    vectors, report = word_vectors(inputs.vocab, config.data.vectors, config.model.width, generator)
+    with torch.random.fork_rng():
+        torch.manual_seed(config.train.seed)
+        extra = {} if annotations is None else {"reference": annotations.reference}
+        model = MODELS[name](config.model, vectors, **extra)
+    out.mkdir(parents=True, exist_ok=True)
+    inputs.vocab.save(out / "vocabulary.json")
+    described = {"model": name, "config": asdict(config), "digest": config.digest(), "vectors": report}
+    (out / "config.json").write_text(json.dumps(described, indent=1) + "\n")
+
+    def batches(epoch: int):
+        return shuffled(inputs.examples["train"], inputs.collate, config.train.batch, config.train.seed, epoch)
+
+    fit(model, batches, validator(inputs), config.train, out, resume, progress=name)
+    return model

@@ -1,0 +1,176 @@
+"""One loop that knows only `model(batch) -> named losses`.
+
+Chance in step n comes from (seed, n) alone and the state is written atomically, so a run that was killed at any moment
+and resumed ends with the weights of the uninterrupted one, bit for bit on CPU.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from safetensors.torch import load_file, save_file
+from torch import nn
+from tqdm import tqdm
+
+from rd.config import TrainConfig
+from rd.errors import UserError
+
+
+class TrainingError(RuntimeError):
+    """A loss was NaN or infinite; the state before that step is saved."""
+
+
+def learning_rate(config: TrainConfig, step: int, width: int) -> float:
+    """Rate of step 1, 2, ...: Noam (Vaswani et al. 2017, eq. 3) or linear warm-up and decay to zero."""
+    warmup = max(config.warmup, 1)
+    if config.schedule == "noam":
+        return config.lr * width**-0.5 * min(step**-0.5, step * warmup**-1.5)
+    return config.lr * min(step / warmup, max(0.0, (config.steps - step + 1) / max(config.steps - warmup, 1)))
+
+
+def fit(
+    model: nn.Module,
+    batches: Callable[[int], Sequence],
+    validate: Callable[[nn.Module], dict[str, float]],
+    config: TrainConfig,
+    out: Path,
+    resume: bool = False,
+    progress: str = "train",
+    log_every: int = 50,
+) -> list[dict[str, Any]]:
+    """Train to early stopping on validate()["score"] (lower is better) or config.steps; best weights end in `model`.
+
+    Writes out/history.jsonl, out/best.safetensors and out/state.pt. Returns the history.
+    Raises TrainingError for a loss that is not finite, UserError where there is a run already and `resume` is off.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    if not resume and (out / "state.pt").exists():
+        raise UserError(f"{out}: a run lies here already; give --resume to go on with it, or another --out")
+    accelerator = Accelerator(
+        mixed_precision={"bf16": "bf16", "fp32": "no"}[config.precision], cpu=not torch.cuda.is_available()
+    )
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(
+        parameters, lr=0.0, betas=(0.9, config.beta2), eps=1e-9, weight_decay=config.weight_decay, fused=True
+    )
+    wrapped, optimizer = accelerator.prepare(model, optimizer)
+    state = {"step": 0, "best": math.inf, "stale": 0, "seconds": 0.0}
+    if resume and (out / "state.pt").exists():
+        state = _load(out / "state.pt", model, optimizer)
+    history = _History(out / "history.jsonl", state["step"])
+    width = getattr(getattr(model, "config", None), "width", 300)
+    per_epoch = len(batches(0)) // accelerator.num_processes
+    order, sums, began = None, {}, time.monotonic()
+    bar = tqdm(total=config.steps, initial=state["step"], desc=progress, mininterval=5.0)
+    try:
+        while state["step"] < config.steps and state["stale"] < config.patience:
+            epoch, place = divmod(state["step"], per_epoch)
+            if order is None or place == 0:
+                order = batches(epoch)
+            batch = order[place * accelerator.num_processes + accelerator.process_index].to(accelerator.device)
+            rate = learning_rate(config, state["step"] + 1, width)
+            terms = _step(wrapped, batch, optimizer, rate, config, state["step"], accelerator)
+            if bad := [name for name, value in terms.items() if not math.isfinite(value)]:
+                _save(out / "state.pt", model, optimizer, state)
+                raise TrainingError(f"step {state['step'] + 1}: loss {bad} is not finite; samples {batch.ids}")
+            state["step"] += 1
+            bar.update()
+            for name, value in terms.items():
+                sums.setdefault(name, []).append(value)
+            if state["step"] % log_every == 0:
+                means = {name: sum(v) / len(v) for name, v in sums.items()}
+                history.add(step=state["step"], lr=rate, **{f"loss/{k}": v for k, v in means.items()})
+                bar.set_postfix({k: f"{v:.3f}" for k, v in means.items()}, refresh=False)
+                sums = {}
+            last = state["step"] == config.steps
+            if state["step"] % config.validate_every == 0 or last:
+                _validate(model, validate, state, history, out, accelerator)
+            if state["step"] % config.save_every == 0 or last:
+                state["seconds"], began = state["seconds"] + time.monotonic() - began, time.monotonic()
+                if accelerator.is_main_process:
+                    _save(out / "state.pt", model, optimizer, state)
+    except KeyboardInterrupt:
+        _save(out / "state.pt", model, optimizer, state)
+        raise
+    finally:
+        bar.close()
+    if (out / "best.safetensors").exists():
+        model.load_state_dict(load_file(out / "best.safetensors"))
+    return history.rows
+
+
+def _step(wrapped, batch, optimizer, rate, config, step, accelerator) -> dict[str, float]:
+    """One update; returns the terms. A term that is not finite leaves weights and optimiser as they were."""
+    wrapped.train()
+    with torch.random.fork_rng():
+        torch.manual_seed(config.seed * 1_000_003 + step)
+        with accelerator.autocast():
+            terms = wrapped(batch)
+    values = dict(zip(terms, torch.stack([t.detach().float() for t in terms.values()]).tolist()))
+    if all(math.isfinite(v) for v in values.values()):
+        accelerator.backward(sum(terms.values()))
+        accelerator.clip_grad_norm_(wrapped.parameters(), config.clip)
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+    return values
+
+
+def _validate(model, validate, state, history, out, accelerator) -> None:
+    model.eval()
+    with torch.inference_mode(), accelerator.autocast():
+        found = validate(model)
+    history.add(step=state["step"], **{f"valid/{k}": v for k, v in found.items()})
+    if found["score"] < state["best"]:
+        state["best"], state["stale"] = found["score"], 0
+        if accelerator.is_main_process:
+            _replace(out / "best.safetensors", lambda path: save_file(_tensors(model), path))
+    else:
+        state["stale"] += 1
+
+
+class _History:
+    """JSON lines; rows after the state's step are from a run that was killed and are dropped."""
+
+    def __init__(self, path: Path, step: int) -> None:
+        lines = path.read_text().splitlines() if path.exists() and step else []
+        rows = [json.loads(line) for line in lines if line.endswith("}")]
+        self.path, self.rows = path, [row for row in rows if row["step"] <= step]
+        _replace(path, lambda p: Path(p).write_text("".join(json.dumps(row) + "\n" for row in self.rows)))
+
+    def add(self, **row: Any) -> None:
+        self.rows.append(row)
+        with self.path.open("a") as file:
+            file.write(json.dumps(row) + "\n")
+
+
+def _tensors(model: nn.Module) -> dict[str, torch.Tensor]:
+    return {name: value.detach().cpu().contiguous().clone() for name, value in model.state_dict().items()}
+
+
+def _save(path: Path, model: nn.Module, optimizer: Any, state: dict[str, Any]) -> None:
+    whole = {**state, "model": model.state_dict(), "optimizer": optimizer.state_dict()}
+    _replace(path, lambda p: torch.save(whole, p))
+
+
+def _load(path: Path, model: nn.Module, optimizer: Any) -> dict[str, Any]:
+    whole = torch.load(path, map_location="cpu", weights_only=True)
+    model.load_state_dict(whole.pop("model"))
+    optimizer.load_state_dict(whole.pop("optimizer"))
+    return whole
+
+
+def _replace(path: Path, write: Callable[[str], Any]) -> None:
+    """Write beside `path`, then rename: a kill leaves the old file or the new one, never half."""
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    write(str(beside))
+    os.replace(beside, path)
