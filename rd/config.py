@@ -88,7 +88,16 @@ class AnnotatorConfig:
     tagger: TrainConfig = field(default_factory=TrainConfig)
     predictor: TrainConfig = field(default_factory=TrainConfig)
     folds: int = 3  # cross-fitting, spec 2
+    fold_share: float = 0.5  # a fold's steps / the full model's; ours: folds only have to be unbiased
     max_subwords: int = 128
+    predictor_subwords: int = 96  # ours: the most recent ones; longer contexts are rare
+    attention: bool = True  # eq. 14-15
+    crf: bool = True  # eq. 16; off: softmax
+    residual: bool = False  # h + h~ in place of h~; off is the paper's letter
+    era_emotion: float = 0.5  # weight of ERA's auxiliary emotion loss; ours (h~ has to carry the emotion to Q)
+    predictor_emotion: float = 0.5  # the same for the intent predictor
+    tagger_before: bool = True  # the tagger also reads the speaker turn before
+    tagger_extra: bool = False  # EmpatheticIntents rows in the tagger's training
 
 
 @dataclass(frozen=True)
@@ -126,9 +135,9 @@ _BERT = TrainConfig(
 
 PAPER = Config(
     annotators=AnnotatorConfig(
-        era=replace(_BERT, steps=1100, validate_every=275),
-        tagger=replace(_BERT, steps=1500, validate_every=300),
-        predictor=replace(_BERT, steps=2000, validate_every=500),
+        era=replace(_BERT, batch=64, steps=1050, validate_every=350),
+        tagger=replace(_BERT, steps=900, validate_every=300),
+        predictor=replace(_BERT, steps=900, validate_every=300),
     )
 )
 MINI = replace(

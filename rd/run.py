@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from vaderSentiment.vaderSentiment import SentimentIntensityAnalyzer
 
 from rd.config import PRESETS, Config, from_dict
@@ -21,9 +21,11 @@ from rd.errors import UserError
 from rd.metrics import perplexity
 from rd.models.reflectdiffu import ReflectDiffu
 from rd.models.transformer import Transformer
+from rd.provenance import provenance
 from rd.responder import Responder
 from rd.train import fit
 
+FINISHED = "machine.json"
 MODELS: dict[str, type[Responder]] = {"reflectdiffu": ReflectDiffu, "transformer": Transformer}
 
 
@@ -126,10 +128,61 @@ def train_run(
     out.mkdir(parents=True, exist_ok=True)
     inputs.vocab.save(out / "vocabulary.json")
     described = {"model": name, "config": asdict(config), "digest": config.digest(), "vectors": report}
-    (out / "config.json").write_text(json.dumps(described, indent=1) + "\n")
+    save_json(out / "config.json", described)
 
     def batches(epoch: int):
         return shuffled(inputs.examples["train"], inputs.collate, config.train.batch, config.train.seed, epoch)
 
-    fit(model, batches, validator(inputs), config.train, out, resume, progress=name)
+    history = fit(model, batches, validator(inputs), config.train, out, resume, progress=name)
+    facts = provenance(model=name, config=config.digest(), seed=config.train.seed, data=corpus.sha256)
+    trained = {
+        "steps": history[-1]["step"],
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "best": min((row for row in history if "valid/score" in row), key=lambda row: row["valid/score"]),
+    }
+    save_json(out / FINISHED, {**facts, **trained})  # written last: it marks the end
     return model
+
+
+def save_json(path: Path, value: Any) -> None:
+    """Write beside, then rename: the file is whole or absent. Raises ValueError for NaN."""
+    beside = path.with_name(f".{path.name}.part")
+    beside.write_text(json.dumps(value, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    beside.replace(path)
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run, read back."""
+
+    folder: Path
+    name: str
+    config: Config
+    vocab: Vocabulary
+    model: Responder
+    described: dict[str, Any]
+
+
+def load_run(folder: str | Path) -> Run:
+    """Read a run's config, vocabulary and best weights. Raises UserError with what is missing."""
+    folder = Path(folder)
+    for name in ("config.json", "vocabulary.json", "best.safetensors"):
+        if not (folder / name).is_file():
+            raise UserError(f"{folder}: no {name} here; give the folder of a run that `rd train` has finished")
+    try:
+        described = json.loads((folder / "config.json").read_text())
+        config, model_class = from_dict(Config, described["config"]), MODELS[described["model"]]
+    except (ValueError, KeyError) as error:
+        raise UserError(f"{folder / 'config.json'}: not a run of this version ({error}); train it again") from None
+    vocab = Vocabulary.load(folder / "vocabulary.json")
+    model = model_class(config.model, torch.zeros(len(vocab), config.model.width))
+    try:
+        model.load_state_dict(load_file(folder / "best.safetensors"))
+    except RuntimeError as error:
+        raise UserError(f"{folder / 'best.safetensors'}: does not fit config.json ({str(error).splitlines()[0]})") from None
+    return Run(folder, described["model"], config, vocab, model.eval(), described)
+
+
+def device() -> torch.device:
+    """The GPU where there is one."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")

@@ -39,7 +39,7 @@ class LinearChainCRF(nn.Module):
         if rows.any():
             with torch.autocast(emissions.device.type, enabled=False):
                 paths = self.crf.decode(emissions[rows].float(), mask[rows])
-            best[~mask] = 0; best.flip(1)[mask] = torch.tensor([tag for path in paths for tag in path], device=mask.device)
+            best[mask] = torch.tensor([tag for path in paths for tag in path], device=mask.device)
         return best
 
     def marginals(self, emissions: Tensor, mask: Tensor) -> Tensor:

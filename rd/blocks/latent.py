@@ -26,7 +26,7 @@ class StackedLinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """x (P, B, in), or (B, in) shared by all P -> (P, B, out)."""
-        return torch.baddbmm(self.bias, x.expand(self.weight.size(0), *x.shape[-2:]), self.weight)
+        return torch.baddbmm(self.bias, x.expand(self.weight.size(0), *x.shape[-2:]), self.weight.flip(0))
 
 
 def step_embedding(n: Tensor, width: int) -> Tensor:

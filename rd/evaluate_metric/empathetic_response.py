@@ -1,4 +1,4 @@
-"""BLEU-1..4 and Dist-1/2 of responses as an `evaluate` metric; works offline: `evaluate.load("<path of this file>")`."""
+"""BLEU-1..4 and Dist-1/2 of responses as an `evaluate` metric, offline: `evaluate.load("<path of this file>")`."""
 
 import datasets
 import evaluate

@@ -1,0 +1,157 @@
+"""Answering a split and measuring the answers (protocol): samples.jsonl and metrics.json of a run."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from rd.data.batch import UNLABELLED, in_order
+from rd.data.corpus import Corpus, samples
+from rd.data.text import tokenize
+from rd.errors import UserError
+from rd.generate import Decode, generate, in_words
+from rd.labels import EMOTIONS, INTENTS
+from rd.metrics import accuracy, intent_scores, load_metric, macro_f1, perplexity
+from rd.provenance import provenance
+from rd.run import Inputs, Run, device, prepare
+
+NOT_COMPUTED = {
+    "bertscore_f1": "needs microsoft/deberta-xlarge-mnli, which no offline package ships",
+    "bartscore": "needs facebook/bart-large-cnn, which no offline package ships",
+}
+
+
+def split_inputs(run: Run, corpus: Corpus, split: str, annotations: Any = None) -> Inputs:
+    """The examples of one split for a run. Raises UserError where the split is missing or the annotators are."""
+    if split not in corpus.splits:
+        raise UserError(f"--split {split}: the corpus has no such split; it has {', '.join(corpus.splits)}")
+    if type(run.model).reads_annotations and annotations is None:
+        raise UserError(f"{run.folder}: {run.name} reads ERA's tags and p_intent; the annotators are missing")
+    return prepare(corpus, run.config, run.vocab, annotations, (split,))
+
+
+def answer(
+    run: Run, inputs: Inputs, split: str, decode: Decode = Decode(), size: int = 64, seed: int = 0
+) -> Iterator[dict[str, Any]]:
+    """One record a sample, in the corpus' order: id, reply, and where the model names them emotion, first and final intent."""
+    model = run.model.to(device())
+    batches = in_order(inputs.examples[split], inputs.collate, size)
+    generator = torch.Generator(device=device()).manual_seed(seed)
+    records = {}
+    moved = (batch.to(device()) for batch in tqdm(batches, desc=f"answer {split}", mininterval=5.0))
+    for batch, context, replies in generate(model, moved, decode, generator):
+        named = _named(context.notes)
+        for i, (key, ids) in enumerate(zip(batch.ids, replies, strict=True)):
+            reply = " ".join(in_words(ids, run.vocab, batch.oov[i]))
+            records[key] = {"id": key, "reply": reply, **{name: values[i] for name, values in named.items()}}
+    return (records[example.id] for example in inputs.examples[split])
+
+
+def _named(notes: dict[str, torch.Tensor]) -> dict[str, list[str]]:
+    found = {}
+    for name, labels in (("emotion", EMOTIONS), ("first", INTENTS), ("action", INTENTS), ("final", INTENTS)):
+        if name in notes:
+            index = notes[name] if notes[name].dim() == 1 else notes[name].argmax(-1)
+            found[name] = [labels[i] for i in index.tolist()]
+    return found
+
+
+def write_lines(path: Path, records: Iterator[dict[str, Any]]) -> None:
+    """JSON lines, written beside and renamed: a file is whole or absent."""
+    beside = path.with_name(f".{path.name}.part")
+    with beside.open("w", encoding="utf-8") as file:
+        for record in records:
+            file.write(json.dumps(record, ensure_ascii=False) + "\n")
+    beside.replace(path)
+
+
+@torch.inference_mode()
+def likelihoods(run: Run, inputs: Inputs, split: str, size: int = 64) -> dict[str, np.ndarray]:
+    """Per sample, in the examples' order: nll (n,), words (n,) with EOS, and where named emotion (n, E), final/first (n, I)."""
+    model = run.model.to(device()).eval()
+    found: dict[str, dict[str, Any]] = {}
+    for batch in tqdm(in_order(inputs.examples[split], inputs.collate, size), desc=f"score {split}", mininterval=5.0):
+        nll, words, context = model.nll(batch.to(device()))
+        kept = {k: context.notes[k].float().cpu().numpy() for k in ("emotion", "first", "final") if k in context.notes}
+        for i, key in enumerate(batch.ids):
+            found[key] = {"nll": nll[i].item(), "words": words[i].item(), **{k: v[i] for k, v in kept.items()}}
+    rows = [found[example.id] for example in inputs.examples[split]]
+    return {name: np.stack([row[name] for row in rows]) for name in rows[0]}
+
+
+def measure(run: Run, inputs: Inputs, split: str, replies: Sequence[str]) -> dict[str, Any]:
+    """metrics.json: every metric of the protocol that can be computed here; null with a reason under "notes" else."""
+    targets = [sample.target.text for sample in samples(inputs.corpus.splits[split])]
+    tokens = [tokenize(text) for text in targets]
+    scores = load_metric().compute(predictions=list(replies), references=[" ".join(t) for t in tokens])
+    notes = {**NOT_COMPUTED, **scores.pop("notes", {})}
+    rows = likelihoods(run, inputs, split)
+    found: dict[str, Any] = {**scores, **perplexity(rows["nll"], rows["words"])}
+    found["unk_rate"] = 100 * run.vocab.unk_rate(tokens)
+    for name, scored in (("emotions", _emotion_scores), ("intents", _intent_scores)):
+        values, reasons = scored(rows, inputs, split)
+        found |= values
+        notes |= reasons
+    found |= dict.fromkeys(NOT_COMPUTED)
+    found["provenance"] = provenance(
+        model=run.name,
+        config=run.config.digest(),
+        seed=run.config.train.seed,
+        preset=run.config.preset,
+        split=split,
+        samples=len(targets),
+        corpus=inputs.corpus.name,
+        data=inputs.corpus.sha256,
+        vocabulary=f"{run.config.data.vocabulary}, min_count {run.config.data.min_count}, {len(run.vocab)} words",
+        vectors=run.described.get("vectors"),
+    )
+    if bad := [k for k, v in found.items() if isinstance(v, float) and not math.isfinite(v)]:
+        raise ValueError(f"{run.folder}: {bad} are not finite")
+    return {**found, "notes": notes}
+
+
+def _emotion_scores(rows: dict[str, np.ndarray], inputs: Inputs, split: str) -> tuple[dict, dict]:
+    gold = np.array([example.emotion for example in inputs.examples[split]])
+    if "emotion" not in rows:
+        reason = "the model names no emotion"
+    elif (gold == UNLABELLED).any():
+        reason = "the corpus has dialogues without an emotion label"
+    else:
+        guess = rows["emotion"].argmax(-1)
+        return {"acc_emo": accuracy(guess, gold), "f1_emo": macro_f1(guess, gold)}, {}
+    return {"acc_emo": None, "f1_emo": None}, {"acc_emo": reason, "f1_emo": reason}
+
+
+def _intent_scores(rows: dict[str, np.ndarray], inputs: Inputs, split: str) -> tuple[dict, dict]:
+    """Against gold intents only: the tagger's labels never judge."""
+    keys = ("acc_intent", "acc_intent_top3", "acc_intent_majority", "acc_intent_per_emotion", "acc_intent_first")
+    gold, emotions = _gold_intents(inputs.corpus, split)
+    seen, felt = _gold_intents(inputs.corpus, "train") if "train" in inputs.corpus.splits else ([], [])
+    known = gold != UNLABELLED
+    if not known.any() or not len(seen) or not (seen != UNLABELLED).any():
+        reason = "no gold intents for this split, or none on train to count the majority on"
+        return dict.fromkeys(keys), dict.fromkeys(keys, reason)
+    train = (seen[seen != UNLABELLED], felt[seen != UNLABELLED])
+    guess = rows.get("final", np.zeros((len(gold), len(INTENTS))))[known]
+    found = intent_scores(guess, gold[known], emotions[known], *train)
+    notes = {"acc_intent": f"{int(known.sum())} samples with gold intents"}
+    if "final" not in rows:
+        found |= {"acc_intent": None, "acc_intent_top3": None, "acc_intent_first": None}
+        return found, dict.fromkeys(("acc_intent", "acc_intent_top3", "acc_intent_first"), "the model names no intent")
+    found["acc_intent_first"] = accuracy(rows["first"][known].argmax(-1), gold[known])
+    return found, notes
+
+
+def _gold_intents(corpus: Corpus, split: str) -> tuple[np.ndarray, np.ndarray]:
+    """Gold intent and emotion of every sample of a split, as indices; UNLABELLED where there is none."""
+    every = samples(corpus.splits[split])
+    intents = [INTENTS.index(s.target.intent) if s.target.intent else UNLABELLED for s in every]
+    emotions = [EMOTIONS.index(s.dialogue.emotion) if s.dialogue.emotion else UNLABELLED for s in every]
+    return np.array(intents), np.array(emotions)

@@ -1,0 +1,87 @@
+"""The stages from a corpus to the table. Each writes a folder and is skipped when its last file is there."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from rd.annotation.annotations import Annotations, annotate_corpus
+from rd.config import Config
+from rd.data.corpus import Corpus, read_corpus
+from rd.errors import UserError
+from rd.evaluation import answer, measure, split_inputs, write_lines
+from rd.generate import Decode
+from rd.run import FINISHED, MODELS, Run, load_run, save_json, settings, train_run
+
+
+@dataclass(frozen=True)
+class Pipeline:
+    """One preset, seed, corpus ("" = the bundled mini corpus) and output folder; results lie in out/preset/."""
+
+    preset: str = "mini"
+    seed: int = 0
+    data: str = ""
+    out: str = "results"
+    max_steps: int | None = None
+
+    @cached_property
+    def config(self) -> Config:
+        """The preset's settings with this seed. Raises UserError for an unknown preset."""
+        return settings(self.preset, self.seed, self.max_steps)
+
+    @cached_property
+    def corpus(self) -> Corpus:
+        """The corpus with its labels joined. Raises UserError for every fault of its files."""
+        return read_corpus(self.data or None)
+
+    @property
+    def folder(self) -> Path:
+        """out/preset"""
+        return Path(self.out) / self.preset
+
+    @cached_property
+    def annotations(self) -> Annotations:
+        """ERA's tags and vectors, p_intent, intent labels: the annotators are trained where they are missing."""
+        return annotate_corpus(self.corpus, self.config, self.folder / "annotators")
+
+    def annotations_for(self, corpus: Corpus) -> Annotations:
+        """The same annotators on another corpus (one's own dialogues)."""
+        return annotate_corpus(corpus, self.config, self.folder / "annotators")
+
+    def needed(self, model: str) -> Annotations | None:
+        """The annotations where the model reads them. Raises UserError for an unknown model."""
+        if model not in MODELS:
+            raise UserError(f"{model}: no such model; choose one of {', '.join(MODELS)}")
+        return self.annotations if MODELS[model].reads_annotations else None
+
+    def run_folder(self, model: str) -> Path:
+        """out/preset/<model>-s<seed>"""
+        return self.folder / f"{model}-s{self.seed}"
+
+    def trained(self, model: str, **changes: Any) -> Run:
+        """The finished run of a model; trained (or gone on with) where it is not finished. changes: ablation switches."""
+        folder = self.run_folder(model if not changes else model + "".join(f"-{k}-{v}" for k, v in changes.items()))
+        if not (folder / FINISHED).exists():
+            config = replace(self.config, model=replace(self.config.model, **changes))
+            train_run(model, self.corpus, config, folder, self.needed(model), resume=True)
+        return load_run(folder)
+
+    def evaluated(self, model: str, split: str = "test") -> dict[str, Any]:
+        """metrics.json of a model's run, with samples.jsonl beside it; made where it is missing."""
+        run = self.trained(model)
+        target = run.folder / "metrics.json"
+        if not target.exists():
+            save_json(target, evaluate_run(run, self.corpus, split, self.needed(model)))
+        return json.loads(target.read_text())
+
+
+def evaluate_run(run: Run, corpus: Corpus, split: str, annotations: Annotations | None) -> dict[str, Any]:
+    """Answer the split greedily into RUN/samples.jsonl (ids and our replies only) and measure."""
+    inputs = split_inputs(run, corpus, split, annotations)
+    samples = run.folder / ("samples.jsonl" if split == "test" else f"samples-{split}.jsonl")
+    write_lines(samples, answer(run, inputs, split, Decode()))
+    replies = [json.loads(line)["reply"] for line in samples.read_text(encoding="utf-8").splitlines()]
+    return measure(run, inputs, split, replies)
