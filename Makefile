@@ -18,8 +18,11 @@ test: $(READY)
 	@if [ -d papers ]; then ln -s ../../papers runs/smoke/papers; fi
 	TQDM_DISABLE=1 $(VENV)/bin/python -m pytest -q --nbmake --nbmake-timeout=900 tests runs/smoke
 
+# Kernels of the lab start in the root of the project, as under papermill, so that paths mean the same.
 lab: $(READY)
-	$(VENV)/bin/jupyter lab notebooks
+	@mkdir -p .cache/ipython/profile_default
+	@printf 'c.InteractiveShellApp.exec_lines = [r"%%cd -q %s"]\n' "$$(pwd)" > .cache/ipython/profile_default/ipython_kernel_config.py
+	IPYTHONDIR="$$(pwd)/.cache/ipython" $(VENV)/bin/jupyter lab --ServerApp.root_dir=. --LabApp.default_url=/lab/tree/notebooks
 
 lint: $(READY)
 	$(VENV)/bin/ruff check .

@@ -88,9 +88,9 @@ class AnnotatorConfig:
     tagger: TrainConfig = field(default_factory=TrainConfig)
     predictor: TrainConfig = field(default_factory=TrainConfig)
     folds: int = 3  # cross-fitting, spec 2
-    fold_share: float = 0.5  # a fold's steps / the full model's; ours: folds only have to be unbiased
+    fold_share: float = 0.25  # a fold's steps / the full model's; ours: folds only have to be unbiased
     max_subwords: int = 128
-    predictor_subwords: int = 96  # ours: the most recent ones; longer contexts are rare
+    predictor_subwords: int = 64  # ours: the most recent ones; longer contexts are rare
     attention: bool = True  # eq. 14-15
     crf: bool = True  # eq. 16; off: softmax
     residual: bool = False  # h + h~ in place of h~; off is the paper's letter
@@ -136,8 +136,8 @@ _BERT = TrainConfig(
 PAPER = Config(
     annotators=AnnotatorConfig(
         era=replace(_BERT, batch=64, steps=1050, validate_every=350),
-        tagger=replace(_BERT, steps=900, validate_every=300),
-        predictor=replace(_BERT, steps=900, validate_every=300),
+        tagger=replace(_BERT, batch=64, steps=420, warmup=40, validate_every=140),
+        predictor=replace(_BERT, batch=64, steps=480, warmup=50, validate_every=160),
     )
 )
 MINI = replace(

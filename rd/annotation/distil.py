@@ -135,6 +135,10 @@ def _fold_config(config: TrainConfig, settings: AnnotatorConfig, fold: int | Non
     return replace(config, steps=steps, validate_every=steps, warmup=min(config.warmup, steps // 5))
 
 
+def _measured(fold: int | None) -> tuple[str, ...]:
+    return ("valid", "test") if fold is None else ("valid",)
+
+
 def _outside(corpus: Corpus, settings: AnnotatorConfig, fold: int | None) -> list[Dialogue]:
     """The train dialogues that a model may learn from."""
     return [d for d in corpus.splits["train"] if fold is None or fold_of(d.id, settings.folds) != fold]
@@ -173,7 +177,7 @@ def train_era(
 
     gold = {
         split: [item for item in speaker_items(corpus.splits.get(split, ())) if item.tags is not None]
-        for split in ("valid", "test")
+        for split in _measured(fold)
     }
     quality = lambda model: {split: reason_quality(model, rows) for split, rows in gold.items()}  # noqa: E731
     return stage(model, batches, validate, config, folder, settings, quality)
@@ -214,7 +218,7 @@ def train_predictor(
     train = [row for row in train if row[1] != UNLABELLED]
     gold = {
         split: [labelled(predictor_row(s), s) for s in samples(corpus.splits.get(split, ()))]
-        for split in ("valid", "test")
+        for split in _measured(fold)
     }
     config = _fold_config(settings.predictor, settings, fold)
     model = lambda: build_classifier(settings, load, settings.predictor_subwords, settings.predictor_emotion)  # noqa: E731

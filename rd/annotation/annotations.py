@@ -1,0 +1,191 @@
+"""Everything a responder reads from the annotators: tags and h~ of each turn, p_intent of each sample, intent labels.
+
+Train dialogues get the tags and p_intent of the fold that never saw them; h~ always comes from the one full ERA, since
+the vector spaces of two ERAs do not agree.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from rd.annotation.distil import fold_of, train_era, train_predictor, train_tagger
+from rd.config import AnnotatorConfig
+from rd.data.corpus import Corpus, Dialogue, Sample, samples
+from rd.data.store import FeatureStore
+from rd.data.text import tokenize
+from rd.errors import UserError
+from rd.labels import EMOTIONS, INTENTS
+from rd.models.annotator import ERA
+from rd.models.bert import load_bert
+from rd.models.classifier import BertClassifier, predictor_row, tagger_row
+
+
+@dataclass
+class Annotations:
+    """`lookup`, `priors`, `intents` and `reference` are what training reads."""
+
+    store: FeatureStore  # every unique turn text: ERA's tags and h~
+    fold_tags: tuple[FeatureStore, ...]  # out-of-fold tags of the train turns; empty: not cross-fitted
+    fold: dict[str, int]  # train dialogue id -> its fold
+    priors: dict[str, np.ndarray]  # sample id -> p_intent float32 (I,)
+    intents: dict[str, str]  # sample id -> intent of the gold reply
+    sources: dict[str, str]  # sample id -> "gold" | "tagger"
+    reference: Tensor  # (E, I) bool, the derived Table 1
+
+    def lookup(self, sample: str, text: str) -> tuple[np.ndarray, np.ndarray]:
+        """Tags uint8 (n,) and h~ float16 (n, Db) of a context turn of a sample. Raises KeyError for an unknown text."""
+        tags, vectors = self.store.get(text)
+        fold = self.fold.get(sample.rpartition(":")[0])
+        if fold is not None and self.fold_tags and text in self.fold_tags[fold]:
+            tags = self.fold_tags[fold].get(text)[0]
+        return tags, vectors
+
+    def intent(self, dialogue: str, turn: int) -> tuple[str, str]:
+        """(intent label, source) of listener turn `turn` (0-based) of a dialogue."""
+        return self.intents[f"{dialogue}:{turn + 1}"], self.sources[f"{dialogue}:{turn + 1}"]
+
+
+@dataclass
+class Annotators:
+    """The full models, for dialogues that are in no store."""
+
+    era: ERA
+    tagger: BertClassifier
+    predictor: BertClassifier
+
+    def lookup(self, sample: str, text: str) -> tuple[np.ndarray, np.ndarray]:
+        """As `Annotations.lookup`, computed now."""
+        return self.era.annotate([tokenize(text)])[0]
+
+    def priors(self, chosen: Sequence[Sample]) -> dict[str, np.ndarray]:
+        """Sample id -> p_intent float32 (I,), from the contexts alone."""
+        return dict(zip((s.id for s in chosen), self.predictor.predict([predictor_row(s) for s in chosen])))
+
+    def intents(self, chosen: Sequence[Sample], settings: AnnotatorConfig) -> dict[str, str]:
+        """Sample id -> the tagger's intent of the reply."""
+        found = self.tagger.predict([tagger_row(s, settings.tagger_before) for s in chosen]).argmax(-1)
+        return {sample.id: INTENTS[i] for sample, i in zip(chosen, found)}
+
+
+def annotate_corpus(
+    corpus: Corpus,
+    settings: AnnotatorConfig,
+    out: str | Path,
+    extra: Sequence[tuple[str, str]] = (),
+    crossfit: bool = True,
+    load=load_bert,
+) -> Annotations:
+    """Train what is not trained yet under `out`, annotate what is not annotated yet, and open it all.
+
+    extra: EmpatheticIntents rows for the tagger. crossfit=False leaves the folds out (a comparison, not the default).
+    Raises UserError for scope "context", where one text has other vectors in each dialogue.
+    """
+    if settings.scope != "turn":
+        raise UserError('annotators.scope: features are kept by turn text; use "turn" (the rule) to train a responder')
+    out = Path(out)
+    everything = [dialogue for split in corpus.splits.values() for dialogue in split]
+    era = train_era(corpus, settings, out, load=load)
+    store = FeatureStore.build(out / "features", weights(out / "era"), *_era_job(era, everything, everything))
+    del era
+    tagger = train_tagger(corpus, settings, out, extra, load)
+    intents, sources = _intents(tagger, everything, settings, out / "tagger")
+    predictor = train_predictor(corpus, settings, out, intents, load=load)
+    folds = range(settings.folds if crossfit else 0)
+    fold = {d.id: fold_of(d.id, settings.folds) for d in corpus.splits["train"]}
+    held = [d for split, part in corpus.splits.items() if split != "train" or not crossfit for d in part]
+    priors = _priors(predictor, held, out / "predictor")
+    fold_tags = []
+    for f in folds:
+        mine = [d for d in corpus.splits["train"] if fold[d.id] == f]
+        era = train_era(corpus, settings, out, fold=f, load=load)
+        job = _era_job(era, mine, mine, vectors=False)
+        fold_tags.append(FeatureStore.build(out / "features", weights(out / "era" / f"fold{f}"), *job))
+        predictor = train_predictor(corpus, settings, out, intents, fold=f, load=load)
+        priors |= _priors(predictor, mine, out / "predictor" / f"fold{f}")
+    return Annotations(
+        store, tuple(fold_tags), fold, priors, intents, sources, reference_table(corpus.splits["train"], intents)
+    )
+
+
+def load_annotators(settings: AnnotatorConfig, out: str | Path, load=load_bert) -> Annotators:
+    """The three finished full models under `out`. Raises UserError where one is missing."""
+    for name in ("era", "tagger", "predictor"):
+        if not (Path(out) / name / "metrics.json").is_file():
+            raise UserError(f"{out}/{name}: this annotator is not trained; train a model with annotations first")
+    nothing = Corpus("none", {"train": ()})
+    return Annotators(
+        train_era(nothing, settings, out, load=load),
+        train_tagger(nothing, settings, out, load=load),
+        train_predictor(nothing, settings, out, {}, load=load),
+    )
+
+
+def reference_table(dialogues: Sequence[Dialogue], intents: dict[str, str], top: int = 3) -> Tensor:
+    """The derived Table 1: each emotion's `top` commonest intents, (E, I) bool. Emotions never seen: the overall ones."""
+    counts = np.zeros((len(EMOTIONS), len(INTENTS)))
+    for sample in samples(dialogues):
+        if sample.dialogue.emotion and sample.id in intents:
+            counts[EMOTIONS.index(sample.dialogue.emotion), INTENTS.index(intents[sample.id])] += 1
+    counts += counts.sum(0) / (counts.sum() + 1)  # below 1: decides ties and unseen emotions only
+    best = torch.tensor(counts).topk(top, dim=-1).indices
+    return torch.zeros(counts.shape, dtype=torch.bool).scatter_(1, best, True)
+
+
+def weights(folder: Path) -> str:
+    """SHA-256 of a model's weights."""
+    return hashlib.sha256((folder / "best.safetensors").read_bytes()).hexdigest()
+
+
+def _era_job(era: ERA, dialogues: Sequence[Dialogue], spoken: Sequence[Dialogue], vectors: bool = True):
+    """(texts, encode) for `FeatureStore.build`. Without vectors only speaker turns are wanted."""
+    speaker = {turn.text for d in spoken for turn in d.turns[::2]}
+    texts = [turn.text for d in dialogues for turn in d.turns] if vectors else list(speaker)
+
+    def encode(chunk: list[str]) -> list[tuple[np.ndarray, np.ndarray]]:
+        lists = [tokenize(text) for text in chunk]
+        if not vectors:
+            return [(tags.astype(np.uint8), np.zeros((len(tags), 0), np.float16)) for tags in era.predict(lists)[0]]
+        found = era.annotate(lists)
+        return [(tags * (text in speaker), h) for text, (tags, h) in zip(chunk, found)]
+
+    return texts, encode
+
+
+def _intents(
+    tagger: BertClassifier, dialogues: Sequence[Dialogue], settings: AnnotatorConfig, folder: Path
+) -> tuple[dict[str, str], dict[str, str]]:
+    """Intent and source of every listener turn: gold where there is gold, else the tagger's."""
+    chosen = samples(dialogues, protocol=False)
+    intents = {s.id: s.target.intent for s in chosen if s.target.intent}
+    missing = [s for s in chosen if not s.target.intent]
+    rows = [tagger_row(s, settings.tagger_before) for s in missing]
+    labels = _cached(tagger, rows, folder / "intents.npz", weights(folder)).argmax(-1)
+    sources = dict.fromkeys(intents, "gold") | {s.id: "tagger" for s in missing}
+    return intents | {s.id: INTENTS[i] for s, i in zip(missing, labels)}, sources
+
+
+def _priors(predictor: BertClassifier, dialogues: Sequence[Dialogue], folder: Path) -> dict[str, np.ndarray]:
+    rows = [predictor_row(s) for s in samples(dialogues, protocol=False)]
+    return dict(zip((row.id for row in rows), _cached(predictor, rows, folder / "priors.npz", weights(folder))))
+
+
+def _cached(model: BertClassifier, rows: list, file: Path, key: str) -> np.ndarray:
+    """model.predict(rows), kept in `file` for the same weights and rows."""
+    key = hashlib.sha256(json.dumps([key, [[r.id, r.segments, r.turn] for r in rows]]).encode()).hexdigest()
+    if file.is_file():
+        with np.load(file) as kept:
+            if str(kept["key"]) == key:
+                return kept["found"]
+    found = model.predict(rows)
+    beside = file.with_suffix(".tmp.npz")
+    np.savez(beside, key=np.array(key), found=found)
+    beside.rename(file)
+    return found

@@ -1,0 +1,197 @@
+"""The `rd` command: thin; each verb calls one function. Exit 0, or 2 with one line for a user's mistake."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from rd.errors import UserError
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Entry point of `rd`."""
+    parser = build_parser()
+    chosen = parser.parse_args(arguments)
+    try:
+        chosen.call(chosen)
+    except UserError as error:
+        print(f"rd: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("rd: interrupted; the same command with --resume goes on from the last saved state", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        return 0
+    return 0
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """All verbs and their options."""
+    parser = argparse.ArgumentParser(prog="rd", description="ReflectDiffu: empathetic response generation.")
+    verbs = parser.add_subparsers(required=True, metavar="VERB")
+
+    data = verbs.add_parser("data", help="check or fetch a corpus").add_subparsers(required=True, metavar="WHAT")
+    check = _verb(data, "check", _data_check, "read a corpus folder, check every line, count")
+    check.add_argument("folder", metavar="DIR")
+    check.add_argument("--json", action="store_true")
+    fetch = _verb(data, "fetch", _data_fetch, "download the official EMPATHETICDIALOGUES archive")
+    fetch.add_argument("--out", default="data", metavar="DIR")
+
+    annotate = _verb(verbs, "annotate", _annotate, "mark emotion reasons, or name response intents")
+    annotate.add_argument("what", choices=("reasons", "intents"))
+    annotate.add_argument("--in", dest="source", required=True, metavar="FILE.jsonl")
+    annotate.add_argument("--out", required=True, metavar="FILE.jsonl")
+    annotate.add_argument("--by", default=None, choices=("gold", "era", "tagger", "weak", "llm"))
+    annotate.add_argument("--preset", default="mini")
+    annotate.add_argument("--data", default="", metavar="DIR")
+    annotate.add_argument("--results", default="results", metavar="DIR", help="where the annotators lie")
+
+    train = _verb(verbs, "train", _train, "train a model into a run folder")
+    train.add_argument("model", metavar="MODEL")
+    train.add_argument("--preset", default="mini")
+    train.add_argument("--data", default="", metavar="DIR")
+    train.add_argument("--seed", type=int, default=0)
+    train.add_argument("--max-steps", type=int, default=None)
+    train.add_argument("--out", default=None, metavar="RUN")
+    train.add_argument("--resume", action="store_true")
+
+    answer = _verb(verbs, "generate", _generate, "answer a split")
+    evaluate = _verb(verbs, "evaluate", _evaluate, "answer a split and measure: RUN/metrics.json")
+    chat = _verb(verbs, "chat", _chat, "talk; shows reasons, emotion, first and final intent, reply")
+    for verb in (answer, evaluate, chat):
+        verb.add_argument("run", metavar="RUN")
+        verb.add_argument("--data", default="", metavar="DIR")
+    for verb in (answer, evaluate):
+        verb.add_argument("--split", default="test")
+    answer.add_argument("--out", default=None, metavar="FILE.jsonl")
+    answer.add_argument("--decode", default="greedy", choices=("greedy", "beam", "sample"))
+    answer.add_argument("--seed", type=int, default=0)
+
+    score = _verb(verbs, "score", _score, "BLEU-1..4 and Dist-1/2 of two text files, one response a line")
+    score.add_argument("--hyp", required=True, metavar="FILE")
+    score.add_argument("--ref", required=True, metavar="FILE")
+    score.add_argument("--json", action="store_true")
+
+    reproduce = _verb(verbs, "reproduce", _reproduce, "all notebooks in order, ending with the table")
+    reproduce.add_argument("--preset", default="mini")
+    reproduce.add_argument("--data", default="", metavar="DIR")
+    reproduce.add_argument("--out", default="results", metavar="DIR")
+    reproduce.add_argument("--seed", type=int, default=0)
+    return parser
+
+
+def _verb(verbs: Any, name: str, call: Callable[[argparse.Namespace], None], text: str) -> argparse.ArgumentParser:
+    parser = verbs.add_parser(name, help=text, description=text)
+    parser.set_defaults(call=call)
+    return parser
+
+
+def _print(values: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        print(json.dumps(values, indent=1))
+        return
+    for name, value in values.items():
+        print(f"{name:18} {value:.4f}" if isinstance(value, float) else f"{name:18} {value}")
+
+
+# Each verb imports what it needs when it is called: `rd --help` and `rd score` do not wait for torch.
+
+
+def _data_check(chosen: argparse.Namespace) -> None:
+    from rd.data.corpus import check
+
+    _print(check(chosen.folder), chosen.json)
+
+
+def _data_fetch(chosen: argparse.Namespace) -> None:
+    from rd.data.fetch import fetch
+
+    print(fetch(Path(chosen.out)))
+
+
+def _annotate(chosen: argparse.Namespace) -> None:
+    from rd.annotation.files import annotate_file
+    from rd.pipeline import Pipeline
+
+    desk = Pipeline(chosen.preset, data=chosen.data, out=chosen.results)
+    annotate_file(chosen.what, Path(chosen.source), Path(chosen.out), chosen.by, desk.corpus, desk.config, desk.folder / "annotators")
+
+
+def _train(chosen: argparse.Namespace) -> None:
+    from rd.pipeline import Pipeline
+    from rd.run import train_run
+
+    desk = Pipeline(chosen.preset, chosen.seed, chosen.data, max_steps=chosen.max_steps)
+    folder = Path(chosen.out) if chosen.out else desk.run_folder(chosen.model)
+    train_run(chosen.model, desk.corpus, desk.config, folder, desk.needed(chosen.model), chosen.resume)
+    print(folder)
+
+
+def _generate(chosen: argparse.Namespace) -> None:
+    from rd.evaluation import answer, split_inputs, write_lines
+    from rd.generate import Decode
+    from rd.pipeline import open_run
+
+    run, corpus, annotations = open_run(chosen.run, chosen.data)
+    inputs = split_inputs(run, corpus, chosen.split, annotations)
+    records = answer(run, inputs, chosen.split, Decode(chosen.decode), seed=chosen.seed)
+    target = Path(chosen.out) if chosen.out else run.folder / f"{chosen.split}-{chosen.decode}.jsonl"
+    write_lines(target, records)
+    print(target)
+
+
+def _evaluate(chosen: argparse.Namespace) -> None:
+    from rd.pipeline import evaluate_run, open_run
+    from rd.run import save_json
+
+    run, corpus, annotations = open_run(chosen.run, chosen.data)
+    found = evaluate_run(run, corpus, chosen.split, annotations)
+    target = run.folder / ("metrics.json" if chosen.split == "test" else f"metrics-{chosen.split}.json")
+    save_json(target, found)
+    _print({name: value for name, value in found.items() if name not in ("provenance", "notes")}, False)
+    print(target)
+
+
+def _score(chosen: argparse.Namespace) -> None:
+    from rd.metrics import score_files
+
+    _print(score_files(chosen.hyp, chosen.ref), chosen.json)
+
+
+def _chat(chosen: argparse.Namespace) -> None:
+    from rd.chat import Chat, show
+
+    chat = Chat(chosen.run, chosen.data)
+    print("Tell what moved you. An empty line ends.")
+    while line := _ask():
+        print(show(chat.say(line)))
+
+
+def _ask() -> str:
+    try:
+        return input("> ").strip()
+    except EOFError:
+        return ""
+
+
+def _reproduce(chosen: argparse.Namespace) -> None:
+    from rd.run import settings
+
+    settings(chosen.preset)
+    snakefile = Path(__file__).parent.parent / "Snakefile"
+    if not snakefile.is_file():
+        raise UserError(f"{snakefile}: missing; run rd reproduce from a checkout of the project")
+    command = [sys.executable, "-m", "snakemake", "--snakefile", str(snakefile), "--directory", str(snakefile.parent), "--cores", "1"]
+    command += ["--rerun-incomplete", "--config", f"preset={chosen.preset}", f"seed={chosen.seed}", f"out={chosen.out}"]
+    command += [f"data={Path(chosen.data).resolve()}"] if chosen.data else []
+    if subprocess.run(command).returncode:
+        raise UserError("a notebook failed: its log is above; the same command goes on from the one that failed")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

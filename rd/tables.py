@@ -1,0 +1,108 @@
+"""Tables computed from run folders: mean and spread over seeds, the paper's figures beside ours, a gap is a dash."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+import pandas as pd
+
+from rd.errors import UserError
+
+# metric -> (heading, column of papers/table2.csv)
+COLUMNS = {
+    "bleu_1": ("BLEU-1", "bleu_1"),
+    "bleu_2": ("BLEU-2", "bleu_2"),
+    "bleu_3": ("BLEU-3", "bleu_3"),
+    "bleu_4": ("BLEU-4", "bleu_4"),
+    "bertscore_f1": ("BERTScore F1", "bartscore_column"),
+    "acc_emo": ("Acc emo", "acc_emo"),
+    "acc_intent": ("Acc intent", "acc_intent"),
+    "ppl": ("PPL", "ppl"),
+    "dist_1": ("Dist-1", "dist_1"),
+    "dist_2": ("Dist-2", "dist_2"),
+}
+DASH = "–"
+PRINTED = Path(__file__).parent.parent / "papers" / "table2.csv"
+
+
+def printed_table(path: Path = PRINTED) -> pd.DataFrame:
+    """Table 2 as the paper prints it, indexed by our model names. Raises UserError where the file is missing."""
+    if not path.is_file():
+        raise UserError(f"{path}: the paper's table is missing; run from a checkout of the project")
+    return pd.read_csv(path).set_index("model")
+
+
+def cell(values: Sequence[float | None]) -> str:
+    """Mean over seeds, +- sd (seeds) where there are more than one. A metric that nobody measured is a dash, never a zero."""
+    known = [value for value in values if value is not None]
+    if not known:
+        return DASH
+    spread = f" ± {stdev(known):.2f} ({len(known)})" if len(known) > 1 else ""
+    return f"{mean(known):.2f}{spread}"
+
+
+def collect(folder: str | Path) -> dict[str, list[dict[str, Any]]]:
+    """metrics.json of every run below `folder`, by model name without the seed. Raises UserError where there is none."""
+    found: dict[str, list[dict[str, Any]]] = {}
+    for path in sorted(Path(folder).glob("*-s*/metrics.json")):
+        name, _, _ = path.parent.name.rpartition("-s")
+        found.setdefault(name, []).append(json.loads(path.read_text(encoding="utf-8")))
+    if not found:
+        raise UserError(f"{folder}: no run with metrics.json here; train and evaluate one first (rd train, rd evaluate)")
+    return found
+
+
+def table2(folder: str | Path, printed: Path = PRINTED) -> pd.DataFrame:
+    """Rows "ours" and "paper" for each model that has a run; columns as Table 2, with the sample count and seeds."""
+    paper = printed_table(printed)
+    rows = []
+    for name, runs in collect(folder).items():
+        shown = paper.loc[name, "system"] if name in paper.index else name
+        ours = {heading: cell([run.get(key) for run in runs]) for key, (heading, _) in COLUMNS.items()}
+        counts = {"n": " / ".join(sorted({str(run["n"]) for run in runs})), "seeds": len(runs)}
+        rows.append({"system": shown, "source": "ours", **ours, **counts})
+        if name in paper.index:
+            theirs = {heading: _printed(paper.loc[name, column]) for heading, column in COLUMNS.values()}
+            rows.append({"system": shown, "source": "paper", **theirs, "n": DASH, "seeds": DASH})
+    return pd.DataFrame(rows)
+
+
+def _printed(value: float) -> str:
+    return DASH if pd.isna(value) else f"{value:.2f}"
+
+
+def footnotes(folder: str | Path) -> list[str]:
+    """Why a cell is a dash, and where the numbers come from: one line each."""
+    lines: dict[str, None] = {}
+    for name, runs in collect(folder).items():
+        for run in runs:
+            for key, (heading, _) in COLUMNS.items():
+                if run.get(key) is None:
+                    lines[f"{name}: {heading} {DASH}: {run['notes'].get(key, 'not measured')}"] = None
+            facts = run["provenance"]
+            lines[
+                f"{name} seed {facts['seed']}: config {facts['config']}, code {facts['code']}, {facts['corpus']} {facts['split']}, "
+                f"n = {run['n']}, UNK {run['unk_rate']:.2f} %, {facts['hardware']}, {facts['date']}; {run['signature']}"
+            ] = None
+    return list(lines)
+
+
+def write_table(folder: str | Path) -> Path:
+    """table.md and table.csv in `folder`; returns the path of table.md."""
+    folder = Path(folder)
+    table = table2(folder)
+    table.to_csv(folder / "table.csv", index=False)
+    notes = "\n".join(f"- {line}" for line in footnotes(folder))
+    text = f"# Table 2, {folder.name} preset: ours beside the paper's\n\n{to_markdown(table)}\n\n{notes}\n"
+    (folder / "table.md").write_text(text, encoding="utf-8")
+    return folder / "table.md"
+
+
+def to_markdown(table: pd.DataFrame) -> str:
+    """A GitHub table."""
+    rows = [list(table.columns), ["---"] * len(table.columns), *table.astype(str).values.tolist()]
+    return "\n".join("| " + " | ".join(row) + " |" for row in rows)

@@ -1,0 +1,139 @@
+"""The form of a notebook: question, parameters, short cells, checks; no model code, no outputs."""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+
+import nbformat
+import pytest
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
+
+ROOT = Path(__file__).resolve().parents[1]
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+PARAMETERS = {"preset": "mini", "seed": 0, "data": "", "out": "results"}
+
+
+def parameters(source: str) -> dict[str, object] | None:
+    """Name -> value of a cell that holds nothing but literals bound to names; None for any other cell."""
+    found = {}
+    for node in ast.parse(source).body:
+        if not (isinstance(node, ast.Assign) and len(node.targets) == 1 and isinstance(node.targets[0], ast.Name)):
+            return None
+        try:
+            found[node.targets[0].id] = ast.literal_eval(node.value)
+        except ValueError:
+            return None
+    return found
+
+
+def parsed(source: str) -> ast.Module:
+    """The syntax tree of a cell; lines of IPython (%, !) are passed over."""
+    return ast.parse("\n".join("" if re.match(r"\s*[%!]", line) else line for line in source.splitlines()))
+
+
+def form(notebook: nbformat.NotebookNode, code: list) -> list[str]:
+    """Faults of the notebook's frame: kernel, first cell, parameters, checks."""
+    kernel, title = notebook.metadata.get("kernelspec", {}), notebook.cells[0]
+    checks = {
+        "kernelspec is not python3 / python": (kernel.get("name"), kernel.get("language")) == ("python3", "python"),
+        "the first cell is prose": title.cell_type == "markdown",
+        "the first cell lacks one of Question, Reads, Writes, Time": all(
+            f"**{word}" in title.source for word in ("Question", "Reads", "Writes", "Time")
+        ),
+        "the first code cell, and no other, is tagged parameters": tagged(code, "parameters") == code[:1],
+        "the last code cell, and no other, is tagged checks": tagged(code, "checks") == code[-1:],
+        f"the parameters are not the literals {PARAMETERS}": bool(code) and parameters(code[0].source) == PARAMETERS,
+        "the last code cell asserts nothing": bool(code)
+        and any(isinstance(node, ast.Assert) for node in ast.walk(parsed(code[-1].source))),
+        "a cell keeps its output or count": all(not c.outputs and c.execution_count is None for c in code),
+    }
+    return [fault for fault, right in checks.items() if not right]
+
+
+def contents(code: list) -> list[str]:
+    """Faults of the code: classes, long or many functions, long cells."""
+    found, functions = [], 0
+    for number, cell in enumerate(code, start=1):
+        if len(cell.source.splitlines()) > 30:
+            found.append(f"code cell {number} has more than 30 lines")
+        for node in ast.walk(parsed(cell.source)):
+            if isinstance(node, ast.ClassDef):
+                found.append(f"code cell {number} defines class {node.name}")
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                functions += 1
+                if node.end_lineno - node.lineno + 1 > 8:
+                    found.append(f"code cell {number}: {node.name} has more than 8 lines")
+    return found + (["more than two functions"] if functions > 2 else [])
+
+
+def tagged(code: list, tag: str) -> list:
+    """The cells that bear the tag."""
+    return [cell for cell in code if tag in cell.metadata.get("tags", [])]
+
+
+def faults(notebook: nbformat.NotebookNode, number: str) -> list[str]:
+    """All that is wrong with a notebook whose file name starts with `number`."""
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    title = [] if notebook.cells[0].source.startswith(f"# {number} ") else [f"the title does not start with # {number}"]
+    return title + form(notebook, code) + contents(code)
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_form(path: Path) -> None:
+    notebook = nbformat.read(path, as_version=4)
+    nbformat.validate(notebook)
+    assert faults(notebook, path.stem[:2]) == []
+
+
+def test_order_names_the_notebooks_there_are(root: Path) -> None:
+    listed = re.search(r"^NOTEBOOKS = (\[.*?\])", (root / "Snakefile").read_text("utf-8"), re.M | re.S)
+    order = ast.literal_eval(listed[1])
+    assert order == sorted(order)
+    assert {path.stem for path in NOTEBOOKS} <= set(order)
+
+
+def example() -> nbformat.NotebookNode:
+    """The smallest notebook in good form."""
+    given = "\n".join(f"{name} = {value!r}" for name, value in PARAMETERS.items())
+    cells = [
+        new_markdown_cell("# 04 Noise\n\n**Question** Why?\n**Reads** a\n**Writes** b\n**Time** 1 s"),
+        new_code_cell(given, metadata={"tags": ["parameters"]}),
+        new_code_cell("%matplotlib inline\nx = 1"),
+        new_code_cell("assert x == 1", metadata={"tags": ["checks"]}),
+    ]
+    return new_notebook(cells=cells, metadata={"kernelspec": {"name": "python3", "language": "python"}})
+
+
+def test_good_form_passes() -> None:
+    assert faults(example(), "04") == []
+
+
+@pytest.mark.parametrize(
+    ("cell", "source", "wrong"),
+    [
+        (0, "# 4 Noise", "title"),
+        (0, "# 04 Noise", "Question"),
+        (1, "preset = 'mini'", "literals"),
+        (1, "preset = str('mini')\nseed = 0\ndata = ''\nout = 'results'", "literals"),
+        (2, "class A:\n    pass", "class A"),
+        (2, "\n".join(["x = 1"] * 31), "30 lines"),
+        (2, "def f():\n" + "    x = 1\n" * 8, "8 lines"),
+        (2, "f = 1\ndef a(): pass\ndef b(): pass\ndef c(): pass", "two functions"),
+        (3, "print(x)", "asserts nothing"),
+    ],
+)
+def test_bad_form_is_found(cell: int, source: str, wrong: str) -> None:
+    notebook = example()
+    notebook.cells[cell].source = source
+    assert any(wrong in fault for fault in faults(notebook, "04"))
+
+
+def test_missing_tags_kernel_and_kept_outputs_are_found() -> None:
+    notebook = example()
+    notebook.cells[1].metadata.tags, notebook.cells[3].metadata.tags = [], []
+    notebook.cells[2].execution_count = 1
+    notebook.metadata.kernelspec.name = "venv"
+    found = " | ".join(faults(notebook, "04"))
+    assert all(word in found for word in ("tagged parameters", "tagged checks", "output or count", "kernelspec"))
