@@ -119,7 +119,15 @@ def _annotate(chosen: argparse.Namespace) -> None:
     from rd.pipeline import Pipeline
 
     desk = Pipeline(chosen.preset, data=chosen.data, out=chosen.results)
-    annotate_file(chosen.what, Path(chosen.source), Path(chosen.out), chosen.by, desk.corpus, desk.config, desk.folder / "annotators")
+    annotate_file(
+        chosen.what,
+        Path(chosen.source),
+        Path(chosen.out),
+        chosen.by,
+        desk.corpus,
+        desk.config,
+        desk.folder / "annotators",
+    )
 
 
 def _train(chosen: argparse.Namespace) -> None:
@@ -128,7 +136,9 @@ def _train(chosen: argparse.Namespace) -> None:
 
     desk = Pipeline(chosen.preset, chosen.seed, chosen.data, max_steps=chosen.max_steps)
     folder = Path(chosen.out) if chosen.out else desk.run_folder(chosen.model)
-    train_run(chosen.model, desk.corpus, desk.config, folder, desk.needed(chosen.model), chosen.resume)
+    train_run(
+        chosen.model, desk.corpus, desk.config, folder, desk.needed(chosen.model), chosen.resume, desk.annotators_folder
+    )
     print(folder)
 
 
@@ -137,7 +147,7 @@ def _generate(chosen: argparse.Namespace) -> None:
     from rd.generate import Decode
     from rd.pipeline import open_run
 
-    run, corpus, annotations = open_run(chosen.run, chosen.data)
+    run, corpus, annotations = open_run(chosen.run, chosen.data, chosen.split)
     inputs = split_inputs(run, corpus, chosen.split, annotations)
     records = answer(run, inputs, chosen.split, Decode(chosen.decode), seed=chosen.seed)
     target = Path(chosen.out) if chosen.out else run.folder / f"{chosen.split}-{chosen.decode}.jsonl"
@@ -149,7 +159,7 @@ def _evaluate(chosen: argparse.Namespace) -> None:
     from rd.pipeline import evaluate_run, open_run
     from rd.run import save_json
 
-    run, corpus, annotations = open_run(chosen.run, chosen.data)
+    run, corpus, annotations = open_run(chosen.run, chosen.data, chosen.split)
     found = evaluate_run(run, corpus, chosen.split, annotations)
     target = run.folder / ("metrics.json" if chosen.split == "test" else f"metrics-{chosen.split}.json")
     save_json(target, found)
@@ -166,7 +176,7 @@ def _score(chosen: argparse.Namespace) -> None:
 def _chat(chosen: argparse.Namespace) -> None:
     from rd.chat import Chat, show
 
-    chat = Chat(chosen.run, chosen.data)
+    chat = Chat(chosen.run)
     print("Tell what moved you. An empty line ends.")
     while line := _ask():
         print(show(chat.say(line)))
@@ -186,7 +196,17 @@ def _reproduce(chosen: argparse.Namespace) -> None:
     snakefile = Path(__file__).parent.parent / "Snakefile"
     if not snakefile.is_file():
         raise UserError(f"{snakefile}: missing; run rd reproduce from a checkout of the project")
-    command = [sys.executable, "-m", "snakemake", "--snakefile", str(snakefile), "--directory", str(snakefile.parent), "--cores", "1"]
+    command = [
+        sys.executable,
+        "-m",
+        "snakemake",
+        "--snakefile",
+        str(snakefile),
+        "--directory",
+        str(snakefile.parent),
+        "--cores",
+        "1",
+    ]
     command += ["--rerun-incomplete", "--config", f"preset={chosen.preset}", f"seed={chosen.seed}", f"out={chosen.out}"]
     command += [f"data={Path(chosen.data).resolve()}"] if chosen.data else []
     if subprocess.run(command).returncode:

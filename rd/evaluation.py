@@ -38,14 +38,14 @@ def split_inputs(run: Run, corpus: Corpus, split: str, annotations: Any = None) 
 
 
 def answer(
-    run: Run, inputs: Inputs, split: str, decode: Decode = Decode(), size: int = 64, seed: int = 0
+    run: Run, inputs: Inputs, split: str, decode: Decode = Decode(), size: int = 64, seed: int = 0, quiet: bool = False
 ) -> Iterator[dict[str, Any]]:
-    """One record a sample, in the corpus' order: id, reply, and where the model names them emotion, first and final intent."""
+    """One record a sample, in order: id, reply, and where the model names them emotion, first and final intent."""
     model = run.model.to(device())
     batches = in_order(inputs.examples[split], inputs.collate, size)
     generator = torch.Generator(device=device()).manual_seed(seed)
     records = {}
-    moved = (batch.to(device()) for batch in tqdm(batches, desc=f"answer {split}", mininterval=5.0))
+    moved = (batch.to(device()) for batch in tqdm(batches, desc=f"answer {split}", mininterval=5.0, disable=quiet))
     for batch, context, replies in generate(model, moved, decode, generator):
         named = _named(context.notes)
         for i, (key, ids) in enumerate(zip(batch.ids, replies, strict=True)):
@@ -74,7 +74,7 @@ def write_lines(path: Path, records: Iterator[dict[str, Any]]) -> None:
 
 @torch.inference_mode()
 def likelihoods(run: Run, inputs: Inputs, split: str, size: int = 64) -> dict[str, np.ndarray]:
-    """Per sample, in the examples' order: nll (n,), words (n,) with EOS, and where named emotion (n, E), final/first (n, I)."""
+    """Per sample, in order: nll (n,), words (n,) with EOS, and where named emotion (n, E), final and first (n, I)."""
     model = run.model.to(device()).eval()
     found: dict[str, dict[str, Any]] = {}
     for batch in tqdm(in_order(inputs.examples[split], inputs.collate, size), desc=f"score {split}", mininterval=5.0):
@@ -95,7 +95,7 @@ def measure(run: Run, inputs: Inputs, split: str, replies: Sequence[str]) -> dic
     rows = likelihoods(run, inputs, split)
     found: dict[str, Any] = {**scores, **perplexity(rows["nll"], rows["words"])}
     found["unk_rate"] = 100 * run.vocab.unk_rate(tokens)
-    for name, scored in (("emotions", _emotion_scores), ("intents", _intent_scores)):
+    for scored in (_emotion_scores, _intent_scores):
         values, reasons = scored(rows, inputs, split)
         found |= values
         notes |= reasons

@@ -91,7 +91,7 @@ def _sample(log_probs: Tensor, decode: Decode, generator: torch.Generator | None
 
 
 def _beam(model: Responder, batch: Batch, context: Context, decode: Decode, generator) -> list[list[int]]:
-    """Beam search; every sample's beams are neighbours in the batch. Ranks ended hypotheses by log p / words^penalty."""
+    """Beam search; every sample's beams are neighbours in the batch. Ended ones rank by log p / words^penalty."""
     samples, width = len(batch.ids), decode.beams
     device = batch.source.device
     state = model.start(batch, context).rows(torch.arange(samples, device=device).repeat_interleave(width))
@@ -109,9 +109,7 @@ def _beam(model: Responder, batch: Batch, context: Context, decode: Decode, gene
         rows = torch.tensor([[s * width + o for o, _, _ in beams] for s, beams in enumerate(picked)], device=device)
         words = torch.tensor([[w for _, w, _ in beams] for beams in picked], device=device).flatten()
         scores = torch.tensor([[v for _, _, v in beams] for beams in picked], device=device)
-        open_replies = [
-            [*open_replies[s * width + o], w] for s, beams in enumerate(picked) for o, w, _ in beams
-        ]
+        open_replies = [[*open_replies[s * width + o], w] for s, beams in enumerate(picked) for o, w, _ in beams]
         state = state.rows(rows.flatten())
         if all(len(done) >= width for done in ended):
             break

@@ -27,10 +27,20 @@ TAGS = ("noem", "em")
 # Table 1 of the paper, row by row, misprints kept (papers/errata.md): it omits annoyed, ashamed, devastated,
 # disgusted and furious, puts "faithful" in two rows and prints one row twice.
 PRINTED_TABLE_1 = (
-    (("surprised", "proud", "impressed", "nostalgic", "trusting", "faithful", "prepared"), ("acknowledging", "encouraging", "neutral")),
-    (("excited", "confident", "joyful", "grateful", "content", "caring", "faithful"), ("encouraging", "sympathizing", "acknowledging")),
+    (
+        ("surprised", "proud", "impressed", "nostalgic", "trusting", "faithful", "prepared"),
+        ("acknowledging", "encouraging", "neutral"),
+    ),
+    (
+        ("excited", "confident", "joyful", "grateful", "content", "caring", "faithful"),
+        ("encouraging", "sympathizing", "acknowledging"),
+    ),
     (("angry", "disappointed"), ("consoling", "suggesting", "encouraging")),
     (("hopeful", "sentimental"), ("encouraging", "wishing", "consoling")),
-    (("anticipating", "lonely", "afraid", "anxious", "guilty", "embarrassed", "sad", "apprehensive", "terrified", "jealous"), ("consoling", "encouraging", "neutral")),
+    (
+        ("anticipating", "lonely", "afraid", "anxious", "guilty", "embarrassed", "sad", "apprehensive", "terrified",
+         "jealous"),
+        ("consoling", "encouraging", "neutral"),
+    ),
     (("hopeful", "sentimental"), ("encouraging", "wishing", "consoling")),
 )  # fmt: skip

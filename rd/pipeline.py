@@ -8,9 +8,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from rd.annotation.annotations import Annotations, annotate_corpus
+from rd.annotation.annotations import Annotations, Annotators, annotate_corpus, load_annotators
+from rd.annotation.view import View, view
 from rd.config import Config
-from rd.data.corpus import Corpus, read_corpus
+from rd.data.corpus import Corpus, read_corpus, samples
+from rd.data.intents import read_intents
 from rd.errors import UserError
 from rd.evaluation import answer, measure, split_inputs, write_lines
 from rd.generate import Decode
@@ -45,11 +47,21 @@ class Pipeline:
     @cached_property
     def annotations(self) -> Annotations:
         """ERA's tags and vectors, p_intent, intent labels: the annotators are trained where they are missing."""
-        return annotate_corpus(self.corpus, self.config, self.folder / "annotators")
+        return annotate_corpus(self.corpus, self.config.annotators, self.annotators_folder, self.empathetic_intents)
 
-    def annotations_for(self, corpus: Corpus) -> Annotations:
-        """The same annotators on another corpus (one's own dialogues)."""
-        return annotate_corpus(corpus, self.config, self.folder / "annotators")
+    @property
+    def annotators_folder(self) -> Path:
+        """out/preset/annotators"""
+        return self.folder / "annotators"
+
+    @property
+    def empathetic_intents(self) -> list[tuple[str, str]]:
+        """EmpatheticIntents' train rows where the data folder has them, less the texts of valid and test turns."""
+        folder = Path(self.data or ".") / "empathetic_intents"
+        if not self.data or not folder.is_dir():
+            return []
+        held = {turn.text for split in ("valid", "test") for d in self.corpus.splits.get(split, ()) for turn in d.turns}
+        return read_intents(folder, "train", held)
 
     def needed(self, model: str) -> Annotations | None:
         """The annotations where the model reads them. Raises UserError for an unknown model."""
@@ -63,10 +75,11 @@ class Pipeline:
 
     def trained(self, model: str, **changes: Any) -> Run:
         """The finished run of a model; trained (or gone on with) where it is not finished. changes: ablation switches."""
-        folder = self.run_folder(model if not changes else model + "".join(f"-{k}-{v}" for k, v in changes.items()))
+        folder = self.run_folder(model + "".join(f"-{k}-{v}" for k, v in changes.items()))
         if not (folder / FINISHED).exists():
             config = replace(self.config, model=replace(self.config.model, **changes))
-            train_run(model, self.corpus, config, folder, self.needed(model), resume=True)
+            needed = self.needed(model)
+            train_run(model, self.corpus, config, folder, needed, True, self.annotators_folder)
         return load_run(folder)
 
     def evaluated(self, model: str, split: str = "test") -> dict[str, Any]:
@@ -78,7 +91,26 @@ class Pipeline:
         return json.loads(target.read_text())
 
 
-def evaluate_run(run: Run, corpus: Corpus, split: str, annotations: Annotations | None) -> dict[str, Any]:
+def open_annotators(run: Run) -> Annotators | None:
+    """The annotators that a run was trained with; None where its model reads none. Raises UserError if they are gone."""
+    if not type(run.model).reads_annotations:
+        return None
+    where = run.described.get("annotators")
+    if where is None:
+        raise UserError(f"{run.folder / 'config.json'}: does not say where the annotators lie; train the run again")
+    return load_annotators(run.config.annotators, (run.folder / where).resolve())
+
+
+def open_run(folder: str, data: str, split: str = "test") -> tuple[Run, Corpus, View | None]:
+    """A run, a corpus ("" = mini), its split's annotations. Raises UserError for any that is missing."""
+    run, corpus = load_run(folder), read_corpus(data or None)
+    if split not in corpus.splits:
+        raise UserError(f"--split {split}: the corpus has no such split; it has {', '.join(corpus.splits)}")
+    annotators = open_annotators(run)
+    return run, corpus, annotators and view(annotators, samples(corpus.splits[split]))
+
+
+def evaluate_run(run: Run, corpus: Corpus, split: str, annotations: Annotations | View | None) -> dict[str, Any]:
     """Answer the split greedily into RUN/samples.jsonl (ids and our replies only) and measure."""
     inputs = split_inputs(run, corpus, split, annotations)
     samples = run.folder / ("samples.jsonl" if split == "test" else f"samples-{split}.jsonl")

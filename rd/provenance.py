@@ -23,7 +23,9 @@ def code_version() -> str:
         return subprocess.run(["git", *arguments], cwd=here, capture_output=True, text=True, check=True).stdout.strip()
 
     try:
-        return git("rev-parse", "--short=12", "HEAD") + ("-dirty" if git("status", "--porcelain", "-uno", "--", here) else "")
+        return git("rev-parse", "--short=12", "HEAD") + (
+            "-dirty" if git("status", "--porcelain", "-uno", "--", here) else ""
+        )
     except (OSError, subprocess.CalledProcessError):
         return f"rd {_version('rd')}"
 
@@ -39,7 +41,11 @@ def _processor() -> str:
     if torch.cuda.is_available():
         return torch.cuda.get_device_name()
     info = Path("/proc/cpuinfo")
-    names = [line.split(":")[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")] if info.exists() else []
+    names = (
+        [line.split(":")[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")]
+        if info.exists()
+        else []
+    )
     return f"{names[0] if names else platform.processor() or platform.machine()}, {os.cpu_count()} cores"
 
 

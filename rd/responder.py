@@ -69,7 +69,9 @@ class Responder(nn.Module):
         """The context of a batch. Raises TypeError on the shell itself: a model must define it."""
         raise TypeError(f"{type(self).__name__} does not say what it makes of the context: define encode")
 
-    def extra_losses(self, batch: Batch, context: Context, generator: torch.Generator | None = None) -> dict[str, Tensor]:
+    def extra_losses(
+        self, batch: Batch, context: Context, generator: torch.Generator | None = None
+    ) -> dict[str, Tensor]:
         """Named scalar losses beside the response's; none by default."""
         return {}
 
@@ -125,7 +127,7 @@ class Responder(nn.Module):
 
     @torch.inference_mode()
     def nll(self, batch: Batch) -> tuple[Tensor, Tensor, Context]:
-        """Sum of -log p over the words and EOS of each reply (B,), their number (B,), and the context, which saw no label."""
+        """Sum of -log p over the words and EOS of each reply (B,), their number (B,), the context (saw no label)."""
         context = self.encode(batch.unlabelled())
         log_probs, rows = self.word_log_probs(batch, context)
         sums = torch.zeros(len(batch.ids), dtype=torch.float64, device=rows.device)
@@ -139,7 +141,7 @@ class Responder(nn.Module):
         return Decoding(self.decoder.memory_keys(context.memory), context.mask, batch.source_ext, extra)
 
     def step(self, words: Tensor, state: Decoding) -> Tensor:
-        """One more word: words (B,) ids (extended ids read as UNK) -> probabilities of the next (B, X); advances state."""
+        """One more word: words (B,) ids (extended ids read as UNK) -> p of the next (B, X); advances state."""
         known = words.masked_fill(words >= self.words.num_embeddings, Vocabulary.UNK)
         embedded = self.embed_response(known[:, None], state.length)
         states, read, weights, state.past = self.decoder(embedded, state.keys, state.mask, state.past)

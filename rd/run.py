@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -14,7 +15,7 @@ from vaderSentiment.vaderSentiment import SentimentIntensityAnalyzer
 
 from rd.config import PRESETS, Config, from_dict
 from rd.data.batch import Collate, Example, encode, in_order, shuffled
-from rd.data.corpus import Corpus, Sample, read_corpus, samples
+from rd.data.corpus import Corpus, samples
 from rd.data.text import Vocabulary, tokenize
 from rd.data.vectors import word_vectors
 from rd.errors import UserError
@@ -111,9 +112,11 @@ def train_run(
     out: Path,
     annotations: Any = None,
     resume: bool = False,
+    annotators: Path | None = None,
 ) -> Responder:
     """Train model `name` into the folder `out`: config.json, vocabulary.json, history.jsonl, best.safetensors.
 
+    annotators: the folder of the models behind `annotations`; its place relative to `out` goes into config.json.
     Raises UserError for an unknown model.
     """
     if name not in MODELS:
@@ -128,6 +131,8 @@ def train_run(
     out.mkdir(parents=True, exist_ok=True)
     inputs.vocab.save(out / "vocabulary.json")
     described = {"model": name, "config": asdict(config), "digest": config.digest(), "vectors": report}
+    if annotations is not None and annotators is not None:
+        described["annotators"] = os.path.relpath(annotators, out)
     save_json(out / "config.json", described)
 
     def batches(epoch: int):
@@ -179,7 +184,9 @@ def load_run(folder: str | Path) -> Run:
     try:
         model.load_state_dict(load_file(folder / "best.safetensors"))
     except RuntimeError as error:
-        raise UserError(f"{folder / 'best.safetensors'}: does not fit config.json ({str(error).splitlines()[0]})") from None
+        raise UserError(
+            f"{folder / 'best.safetensors'}: does not fit config.json ({str(error).splitlines()[0]})"
+        ) from None
     return Run(folder, described["model"], config, vocab, model.eval(), described)
 
 

@@ -37,7 +37,7 @@ def printed_table(path: Path = PRINTED) -> pd.DataFrame:
 
 
 def cell(values: Sequence[float | None]) -> str:
-    """Mean over seeds, +- sd (seeds) where there are more than one. A metric that nobody measured is a dash, never a zero."""
+    """Mean over seeds, +- sd (seeds) if more than one. A metric that nobody measured is a dash, never a zero."""
     known = [value for value in values if value is not None]
     if not known:
         return DASH
@@ -46,13 +46,15 @@ def cell(values: Sequence[float | None]) -> str:
 
 
 def collect(folder: str | Path) -> dict[str, list[dict[str, Any]]]:
-    """metrics.json of every run below `folder`, by model name without the seed. Raises UserError where there is none."""
+    """metrics.json of every run below `folder`, by model name. Raises UserError where there is none."""
     found: dict[str, list[dict[str, Any]]] = {}
     for path in sorted(Path(folder).glob("*-s*/metrics.json")):
         name, _, _ = path.parent.name.rpartition("-s")
         found.setdefault(name, []).append(json.loads(path.read_text(encoding="utf-8")))
     if not found:
-        raise UserError(f"{folder}: no run with metrics.json here; train and evaluate one first (rd train, rd evaluate)")
+        raise UserError(
+            f"{folder}: no run with metrics.json here; train and evaluate one first (rd train, rd evaluate)"
+        )
     return found
 
 
@@ -85,8 +87,8 @@ def footnotes(folder: str | Path) -> list[str]:
                     lines[f"{name}: {heading} {DASH}: {run['notes'].get(key, 'not measured')}"] = None
             facts = run["provenance"]
             lines[
-                f"{name} seed {facts['seed']}: config {facts['config']}, code {facts['code']}, {facts['corpus']} {facts['split']}, "
-                f"n = {run['n']}, UNK {run['unk_rate']:.2f} %, {facts['hardware']}, {facts['date']}; {run['signature']}"
+                f"{name} seed {facts['seed']}: config {facts['config']}, code {facts['code']}, {facts['corpus']} "
+                f"{facts['split']}, n = {run['n']}, UNK {run['unk_rate']:.2f} %, {facts['hardware']}, {facts['date']}; {run['signature']}"
             ] = None
     return list(lines)
 

@@ -73,7 +73,7 @@ def encode(
     intents: dict[str, str] | None = None,
     priors: dict[str, np.ndarray] | None = None,
 ) -> list[Example]:
-    """Samples to examples. `intents` and `priors` are keyed by sample id; gold intents stand where `intents` is None."""
+    """Samples to examples. `intents`, `priors`: by sample id; gold intents stand where `intents` has none."""
     examples = []
     tokens = {turn.text: tokenize(turn.text) for sample in samples for turn in sample.dialogue.turns}
     for sample in samples:

@@ -28,7 +28,7 @@ class ContagionEncoder(nn.Module):
             self.reflect = Attention(config.width, config.heads, config.dropout, source=config.bert_width)
 
     def forward(self, words: Tensor, ctx: Tensor, reason: Tensor, mask: Tensor, features: Tensor | None) -> tuple:
-        """words E^W + E^P (B, L, D), ctx (B, 1, D), reason (B, L), mask (B, L), h~ (B, L, Db) -> H (B, L+1, D), Q (B, D).
+        """E^W + E^P (B, L, D), ctx (B, 1, D), r (B, L), mask (B, L), h~ (B, L, Db) -> H (B, L+1, D), Q (B, D).
 
         Raises ValueError where ERA is on and there is no h~.
         """

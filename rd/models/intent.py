@@ -119,13 +119,13 @@ class Sampling(nn.Module):
 
 
 class Correcting(nn.Module):
-    """The second guess (eq. 10): a shared layer on the first intent's embedding plus the action's, on top of the first."""
+    """The second guess (eq. 10): a shared layer on the first intent's embedding plus the action's, added to the first."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.shared = nn.Linear(config.width, len(INTENTS))
 
     def forward(self, first: Tensor, action: Tensor, intents: Tensor) -> Tensor:
-        """Intent_first (B, I), action (B,), intent embeddings (I, D) -> log-probabilities of the final intent (B, I)."""
+        """Intent_first (B, I), action (B,), intent embeddings (I, D) -> log p of the final intent (B, I)."""
         updated = first.to(intents.dtype) @ intents + intents[action]  # (B, D)
         return (first.clamp_min(1e-6).log() + self.shared(updated).float()).log_softmax(-1)

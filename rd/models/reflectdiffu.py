@@ -1,4 +1,4 @@
-"""ReflectDiffu (Yuan et al. 2024/2025): contagion encoder, contrastive experts, intent twice, pointer decoder (eq. 1-12)."""
+"""ReflectDiffu (Yuan et al.): contagion encoder, contrastive experts, intent twice, pointer decoder (eq. 1-12)."""
 
 import torch
 from torch import Tensor, nn
@@ -22,7 +22,7 @@ class ReflectDiffu(Responder):
     reads_annotations = True
 
     def __init__(self, config: ModelConfig, vectors: Tensor, reference: Tensor | None = None) -> None:
-        """reference (E, I) bool: the derived Table 1. Without it every intent is allowed (before weights are loaded)."""
+        """reference (E, I) bool: the derived Table 1. Without: all intents (before loading weights)."""
         super().__init__(config, vectors)
         width = config.width
         if reference is None:
@@ -68,7 +68,9 @@ class ReflectDiffu(Responder):
         memory = torch.cat([slot.to(fused.dtype), fused], 1)
         return Context(memory, F.pad(fused_mask, (1, 0), value=True), notes)
 
-    def extra_losses(self, batch: Batch, context: Context, generator: torch.Generator | None = None) -> dict[str, Tensor]:
+    def extra_losses(
+        self, batch: Batch, context: Context, generator: torch.Generator | None = None
+    ) -> dict[str, Tensor]:
         """L_em (eq. 20) and L_twice (eq. 10, with the noise and policy terms: papers/errata.md), each by its weight."""
         notes, config = context.notes, self.config
         emotion = {
