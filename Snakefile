@@ -2,6 +2,7 @@
 #   snakemake --cores N --config preset=mini|paper seed=0 data=FOLDER out=results
 # A notebook runs again when its source, the code, its parameters or the notebook before it changed. papermill saves
 # after every cell, so it writes beside the target, which appears only when all cells (and the checks) went through.
+import os
 import shlex
 import shutil
 import sys
@@ -19,6 +20,8 @@ NOTEBOOKS = [
 ]
 
 PYTHON = shlex.quote(sys.executable)
+# Snakemake would hand each job one thread per core it was given; one notebook runs at a time and may use them all.
+THREADS = int(os.environ.get("OMP_NUM_THREADS") or os.cpu_count() or 1)
 PRESET = str(config.get("preset") or "mini")
 SEED = int(config.get("seed") or 0)
 DATA = str(config.get("data") or "")
@@ -51,23 +54,23 @@ for before, name in zip([None, *NOTEBOOKS], NOTEBOOKS):
             before=[f"{DONE}/{before}.ipynb"] if before else [],
             code=CODE,
         output:
-            copy=f"{DONE}/{name}.ipynb",
+            executed=f"{DONE}/{name}.ipynb",
             results=RESULTS.get(name, []),
         params:
             running=f"{DONE}/{name}.running.ipynb",
             preset=PRESET,
             seed=SEED,
-            data=DATA,
+            data=shlex.quote(DATA),  # :q would drop an empty string
             out=OUT,
-            published=PUBLISHED,
+            published=shlex.quote(PUBLISHED),
         threads: workflow.cores
         shell:
-            "TQDM_MININTERVAL=${{TQDM_MININTERVAL:-5}}"
+            "OMP_NUM_THREADS={THREADS} MKL_NUM_THREADS={THREADS} TQDM_MININTERVAL=${{TQDM_MININTERVAL:-5}}"
             " {PYTHON} -m papermill -k python3 --cwd . --log-output --no-progress-bar"
-            " -r preset {params.preset:q} -p seed {params.seed} -r data {params.data:q} -r out {params.out:q}"
+            " -r preset {params.preset:q} -p seed {params.seed} -r data {params.data} -r out {params.out:q}"
             " {input.source:q} {params.running:q}\n"
             "for result in {output.results:q}; do test -s $result; done\n"
-            "if [ -n {params.published:q} ]; then\n"
-            "  mkdir -p {params.published:q}; cp {params.running:q} {params.published:q}/$(basename {output.copy:q})\n"
+            "if [ -n {params.published} ]; then\n"
+            "  mkdir -p {params.published}; cp {params.running:q} {params.published}/$(basename {output.executed:q})\n"
             "fi\n"
-            "mv {params.running:q} {output.copy:q}"
+            "mv {params.running:q} {output.executed:q}"

@@ -22,6 +22,7 @@ from rd.metrics import accuracy, intent_scores, load_metric, macro_f1, perplexit
 from rd.provenance import provenance
 from rd.run import Inputs, Run, device, prepare
 
+GREEDY = Decode()
 NOT_COMPUTED = {
     "bertscore_f1": "needs microsoft/deberta-xlarge-mnli, which no offline package ships",
     "bartscore": "needs facebook/bart-large-cnn, which no offline package ships",
@@ -38,7 +39,7 @@ def split_inputs(run: Run, corpus: Corpus, split: str, annotations: Any = None) 
 
 
 def answer(
-    run: Run, inputs: Inputs, split: str, decode: Decode = Decode(), size: int = 64, seed: int = 0, quiet: bool = False
+    run: Run, inputs: Inputs, split: str, decode: Decode = GREEDY, size: int = 64, seed: int = 0, quiet: bool = False
 ) -> Iterator[dict[str, Any]]:
     """One record a sample, in order: id, reply, and where the model names them emotion, first and final intent."""
     model = run.model.to(device())

@@ -61,7 +61,7 @@ def heat_map(
 
 
 def confusion(matrix: Sequence[Sequence[int]] | np.ndarray, labels: Sequence[str], title: str = "") -> Figure:
-    """Counts [gold][found], coloured by the share of the gold row. Raises ValueError if labels and matrix differ in size."""
+    """Counts [gold][found], coloured by the share of the gold row. Raises ValueError where the sizes differ."""
     counts = np.asarray(matrix)
     if counts.shape != (len(labels), len(labels)):
         raise ValueError(f"{len(labels)} labels for a matrix of shape {counts.shape}")
@@ -83,7 +83,7 @@ def curves(rows: Iterable[Mapping[str, Any]], *names: Sequence[str], title: str 
             points = [(row["step"], row[name]) for row in rows if name in row]
             if not points:
                 raise ValueError(f"{name}: no row of the history has it")
-            ax.plot(*zip(*points), marker="o" if len(points) < 30 else None, markersize=3, label=name)
+            ax.plot(*np.array(points).T, marker="o" if len(points) < 30 else None, markersize=3, label=name)
         ax.set(xlabel="step", ylabel=", ".join(dict.fromkeys(name.split("/")[0] for name in group)))
         ax.legend(frameon=False, fontsize=8)
         ax.grid(alpha=0.3)

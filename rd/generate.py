@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -32,13 +33,14 @@ class Decode:
 
 @torch.inference_mode()
 def generate(
-    model: Responder, batches: Iterable[Batch], decode: Decode = Decode(), generator: torch.Generator | None = None
+    model: Responder, batches: Iterable[Batch], decode: Decode | None = None, generator: torch.Generator | None = None
 ) -> Iterable[tuple[Batch, Context, list[list[int]]]]:
     """For every batch: the batch without its labels, what the model made of it, and the replies as extended ids.
 
     Raises UserError for an unknown method.
     """
     methods = {"greedy": _one_by_one, "sample": _one_by_one, "beam": _beam}
+    decode = decode or Decode()
     if decode.method not in methods:
         raise UserError(f"--decode {decode.method}: no such method; choose one of {', '.join(methods)}")
     model.eval()
@@ -55,7 +57,7 @@ def in_words(ids: list[int], vocab: Vocabulary, oov: list[str]) -> list[str]:
 
 def _next(model: Responder, words: Tensor, state) -> Tensor:
     """(B,) -> log-probabilities (B, X) of the next word."""
-    log_probs = model.step(words, state).clamp_min(1e-30).log()
+    log_probs = model.step(words, state).log()  # -inf: words that only another sample's context has
     log_probs[:, SILENT] = -torch.inf
     return log_probs
 
@@ -75,7 +77,7 @@ def _one_by_one(model: Responder, batch: Batch, context: Context, decode: Decode
             alive, words, state = alive[keep], words[keep], state.rows(keep)
         if not len(alive):
             break
-        for row, word in zip(alive.tolist(), words.tolist()):
+        for row, word in zip(alive.tolist(), words.tolist(), strict=True):
             replies[row].append(word)
     return replies
 
@@ -86,7 +88,9 @@ def _sample(log_probs: Tensor, decode: Decode, generator: torch.Generator | None
     probs = scores.softmax(-1)
     if decode.top_k:
         probs[:, decode.top_k :] = 0
-    probs[probs.cumsum(-1) - probs > decode.top_p] = 0
+        probs /= probs.sum(-1, keepdim=True)
+    before = probs.cumsum(-1) - probs  # the smallest set of at least top_p; the best word always stays
+    probs[:, 1:][before[:, 1:] >= decode.top_p] = 0
     return index.gather(-1, torch.multinomial(probs, 1, generator=generator))[:, 0]
 
 
@@ -123,13 +127,13 @@ def _beam(model: Responder, batch: Batch, context: Context, decode: Decode, gene
 
 
 def _advance(best, origin, word, open_replies, ended, step, decode) -> list[list[tuple[int, int, float]]]:
-    """Moves hypotheses that end to `ended`; returns the `width` that go on, per sample: (origin, word, score)."""
+    """Moves what ends among the best `width` to `ended`; returns what goes on, per sample: (origin, word, score)."""
     width, picked = decode.beams, []
-    for s, candidates in enumerate(zip(best, origin, word)):
+    for s, candidates in enumerate(zip(best, origin, word, strict=True)):
         beams: list[tuple[int, int, float]] = []
-        for value, o, w in zip(*candidates):
+        for rank, (value, o, w) in enumerate(zip(*candidates, strict=True)):
             if w == Vocabulary.EOS:
-                if len(ended[s]) < width:
+                if rank < width and len(ended[s]) < width and value > -math.inf:
                     ended[s].append((value / step**decode.length_penalty, open_replies[s * width + o]))
             elif len(beams) < width:
                 beams.append((o, w, value))

@@ -74,7 +74,7 @@ class Pipeline:
         return self.folder / f"{model}-s{self.seed}"
 
     def trained(self, model: str, **changes: Any) -> Run:
-        """The finished run of a model; trained (or gone on with) where it is not finished. changes: ablation switches."""
+        """The finished run of a model; trained where it is not finished. changes: ablation switches."""
         folder = self.run_folder(model + "".join(f"-{k}-{v}" for k, v in changes.items()))
         if not (folder / FINISHED).exists():
             config = replace(self.config, model=replace(self.config.model, **changes))
@@ -92,7 +92,7 @@ class Pipeline:
 
 
 def open_annotators(run: Run) -> Annotators | None:
-    """The annotators that a run was trained with; None where its model reads none. Raises UserError if they are gone."""
+    """The annotators that a run was trained with; None if its model reads none. Raises UserError if they are gone."""
     if not type(run.model).reads_annotations:
         return None
     where = run.described.get("annotators")

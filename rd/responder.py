@@ -154,5 +154,5 @@ class Responder(nn.Module):
 
 def copy_weights(weights: Tensor, words: int) -> Tensor:
     """Attention over the memory (M, S) -> the copy distribution over its last L slots, the context words (M, L)."""
-    copied = weights[:, -words:].float()
+    copied = weights[:, weights.size(1) - words :].float()  # not -words: that takes all where L is 0
     return copied / copied.sum(-1, keepdim=True).clamp_min(1e-6)

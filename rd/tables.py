@@ -88,7 +88,8 @@ def footnotes(folder: str | Path) -> list[str]:
             facts = run["provenance"]
             lines[
                 f"{name} seed {facts['seed']}: config {facts['config']}, code {facts['code']}, {facts['corpus']} "
-                f"{facts['split']}, n = {run['n']}, UNK {run['unk_rate']:.2f} %, {facts['hardware']}, {facts['date']}; {run['signature']}"
+                f"{facts['split']}, n = {run['n']}, UNK {run['unk_rate']:.2f} %, "
+                f"{facts['hardware']}, {facts['date']}; {run['signature']}"
             ] = None
     return list(lines)
 

@@ -54,21 +54,20 @@ def fit(
     out.mkdir(parents=True, exist_ok=True)
     if not resume and (out / "state.pt").exists():
         raise UserError(f"{out}: a run lies here already; give --resume to go on with it, or another --out")
-    accelerator = Accelerator(
-        mixed_precision={"bf16": "bf16", "fp32": "no"}[config.precision], cpu=not torch.cuda.is_available()
-    )
+    # "no": the precision is `_autocast`'s; Accelerator's own is one for the whole process and stays on the model
+    accelerator = Accelerator(mixed_precision="no", cpu=not torch.cuda.is_available())
     parameters = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(
         parameters, lr=0.0, betas=(0.9, config.beta2), eps=1e-9, weight_decay=config.weight_decay, fused=True
     )
     wrapped, optimizer = accelerator.prepare(model, optimizer)
-    state = {"step": 0, "best": math.inf, "stale": 0, "seconds": 0.0}
+    state = {"step": 0, "best": math.inf, "stale": 0, "seconds": 0.0, "sums": {}}
     if resume and (out / "state.pt").exists():
-        state = _load(out / "state.pt", model, optimizer)
+        state |= _load(out / "state.pt", model, optimizer)
     history = _History(out / "history.jsonl", state["step"])
     width = getattr(getattr(model, "config", None), "width", 300)
     per_epoch = len(batches(0)) // accelerator.num_processes
-    order, sums, began = None, {}, time.monotonic()
+    order, began = None, time.monotonic()
     bar = tqdm(total=config.steps, initial=state["step"], desc=progress, mininterval=5.0)
     try:
         while state["step"] < config.steps and state["stale"] < config.patience:
@@ -84,23 +83,20 @@ def fit(
             state["step"] += 1
             bar.update()
             for name, value in terms.items():
-                sums.setdefault(name, []).append(value)
+                state["sums"].setdefault(name, []).append(value)
             if state["step"] % log_every == 0:
-                means = {name: sum(v) / len(v) for name, v in sums.items()}
+                means = {name: sum(v) / len(v) for name, v in state["sums"].items()}
                 history.add(step=state["step"], lr=rate, **{f"loss/{k}": v for k, v in means.items()})
                 bar.set_postfix({k: f"{v:.3f}" for k, v in means.items()}, refresh=False)
-                sums = {}
+                state["sums"] = {}
             last = state["step"] == config.steps
             if state["step"] % config.validate_every == 0 or last:
-                _validate(model, validate, state, history, out, accelerator)
+                _validate(model, validate, state, history, out, accelerator, config)
             if state["step"] % config.save_every == 0 or last:
                 state["seconds"], began = state["seconds"] + time.monotonic() - began, time.monotonic()
                 if accelerator.is_main_process:
                     _save(out / "state.pt", model, optimizer, state)
-    except KeyboardInterrupt:
-        _save(out / "state.pt", model, optimizer, state)
-        raise
-    finally:
+    finally:  # Ctrl-C is a kill: the last state stands, for one taken in mid-step would be of no step
         bar.close()
     if (out / "best.safetensors").exists():
         model.load_state_dict(load_file(out / "best.safetensors"))
@@ -108,26 +104,39 @@ def fit(
 
 
 def _step(wrapped, batch, optimizer, rate, config, step, accelerator) -> dict[str, float]:
-    """One update; returns the terms. A term that is not finite leaves weights and optimiser as they were."""
+    """One update; returns the terms. If one, or the "gradient", is not finite, everything is left as it was."""
     wrapped.train()
+    buffers = [(buffer, buffer.clone()) for buffer in wrapped.buffers()]  # a forward may move them (MovingBaseline)
     with torch.random.fork_rng():
         torch.manual_seed(config.seed * 1_000_003 + step)
-        with accelerator.autocast():
+        with _autocast(config, accelerator):
             terms = wrapped(batch)
-    values = dict(zip(terms, torch.stack([t.detach().float() for t in terms.values()]).tolist()))
+    values = dict(zip(terms, torch.stack([t.detach().float() for t in terms.values()]).tolist(), strict=True))
     if all(math.isfinite(v) for v in values.values()):
-        accelerator.backward(sum(terms.values()))
-        accelerator.clip_grad_norm_(wrapped.parameters(), config.clip)
-        for group in optimizer.param_groups:
-            group["lr"] = rate
-        optimizer.step()
+        accelerator.backward(sum(term.float() for term in terms.values()))
+        norm = float(accelerator.clip_grad_norm_(wrapped.parameters(), config.clip))
+        if math.isfinite(norm):
+            for group in optimizer.param_groups:
+                group["lr"] = rate
+            optimizer.step()
+        else:
+            values["gradient"] = norm
         optimizer.zero_grad(set_to_none=True)
+    if not all(math.isfinite(v) for v in values.values()):
+        for buffer, before in buffers:
+            buffer.copy_(before)
     return values
 
 
-def _validate(model, validate, state, history, out, accelerator) -> None:
+def _autocast(config, accelerator) -> torch.autocast:
+    return torch.autocast(
+        accelerator.device.type, torch.bfloat16, enabled={"bf16": True, "fp32": False}[config.precision]
+    )
+
+
+def _validate(model, validate, state, history, out, accelerator, config) -> None:
     model.eval()
-    with torch.inference_mode(), accelerator.autocast():
+    with torch.inference_mode(), _autocast(config, accelerator):
         found = validate(model)
     history.add(step=state["step"], **{f"valid/{k}": v for k, v in found.items()})
     if found["score"] < state["best"]:
@@ -171,6 +180,6 @@ def _load(path: Path, model: nn.Module, optimizer: Any) -> dict[str, Any]:
 
 def _replace(path: Path, write: Callable[[str], Any]) -> None:
     """Write beside `path`, then rename: a kill leaves the old file or the new one, never half."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    beside = path.with_name(f".{path.name}.part")  # one name: what a kill leaves is overwritten
     write(str(beside))
     os.replace(beside, path)

@@ -125,7 +125,5 @@ def dense(log_probs: Tensor, target: Tensor) -> Tensor:
 def saved(folder: Path) -> dict[str, Tensor]:
     """All tensors of a run's state.pt by name: weights, buffers, moments of the optimiser."""
     whole = torch.load(folder / "state.pt", weights_only=True)
-    moments = {
-        f"{i}.{name}": value for i, slot in whole["optimizer"]["state"].items() for name, value in slot.items()
-    }
+    moments = {f"{i}.{name}": value for i, slot in whole["optimizer"]["state"].items() for name, value in slot.items()}
     return {**whole["model"], **moments, "step": torch.tensor(whole["step"]), "best": torch.tensor(whole["best"])}

@@ -76,12 +76,13 @@ def test_version_is_stated_once_and_the_same(root: Path) -> None:
 
 def test_every_import_is_a_declared_dependency(root: Path) -> None:
     declared, owners = set(ranges(root, optional=True)), packages_distributions()
+    ours = {"rd", *(path.stem for path in root.glob("tests/*.py"))}
     missing = set()
     for path in [*root.glob("rd/**/*.py"), *root.glob("tests/*.py")]:
         for node in ast.walk(ast.parse(path.read_text("utf-8"))):
             names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
             names += [node.module] if isinstance(node, ast.ImportFrom) and node.module else []
-            for top in {name.split(".")[0] for name in names} - set(sys.stdlib_module_names) - {"rd", "gguf"}:
+            for top in {name.split(".")[0] for name in names} - set(sys.stdlib_module_names) - ours:
                 if not {canonicalize_name(d) for d in owners.get(top, [top])} & declared:
                     missing.add(f"{path.relative_to(root)}: {top}")
     assert not missing, sorted(missing)

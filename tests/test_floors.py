@@ -13,8 +13,11 @@ FLOORS = [
     {"responder"},
     {"models", "baselines"},
     {"train", "generate", "metrics"},
-    {"annotation", "evaluate_metric"},
+    {"annotation", "evaluate_metric", "provenance"},
     {"run", "tables", "figures"},
+    {"evaluation"},
+    {"pipeline"},
+    {"chat"},
     {"cli"},
 ]
 LEVEL = {name: level for level, names in enumerate(FLOORS) for name in names}

@@ -103,7 +103,8 @@ def example() -> nbformat.NotebookNode:
         new_code_cell("%matplotlib inline\nx = 1"),
         new_code_cell("assert x == 1", metadata={"tags": ["checks"]}),
     ]
-    return new_notebook(cells=cells, metadata={"kernelspec": {"name": "python3", "language": "python"}})
+    kernel = {"name": "python3", "language": "python", "display_name": "Python 3"}
+    return new_notebook(cells=cells, metadata={"kernelspec": kernel})
 
 
 def test_good_form_passes() -> None:

@@ -16,7 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rd.annotation.distil import fold_of, train_era, train_predictor, train_tagger
+from rd.annotation.distil import train_era, train_predictor, train_tagger
+from rd.annotation.rows import fold_of
 from rd.config import AnnotatorConfig
 from rd.data.corpus import Corpus, Dialogue, Sample, samples
 from rd.data.store import FeatureStore
@@ -129,7 +130,7 @@ def load_annotators(settings: AnnotatorConfig, out: str | Path, load=load_bert) 
 
 
 def reference_table(dialogues: Sequence[Dialogue], intents: dict[str, str], top: int = 3) -> Tensor:
-    """The derived Table 1: each emotion's `top` commonest intents, (E, I) bool. Emotions never seen: the overall ones."""
+    """The derived Table 1: each emotion's `top` commonest intents, (E, I) bool; the overall ones where it has none."""
     counts = np.zeros((len(EMOTIONS), len(INTENTS)))
     for sample in samples(dialogues):
         if sample.dialogue.emotion and sample.id in intents:

@@ -17,7 +17,7 @@ def runs(tags: Sequence[int]) -> list[tuple[int, int]]:
 
 
 def tag_scores(found: Sequence[Sequence[int]], gold: Sequence[Sequence[int]]) -> dict[str, float]:
-    """Word precision, recall and F1 for <em>, and phrase F1: a phrase counts if it shares a word with one of the other side."""
+    """Word precision, recall, F1 for <em>, and phrase F1: a phrase is right if it shares a word with one opposite."""
     flat, true = (np.concatenate([np.asarray(t, dtype=int) for t in (*side, ())]) for side in (found, gold))
     hits = int((flat & true).sum())
     precision, recall = hits / max(int(flat.sum()), 1), hits / max(int(true.sum()), 1)

@@ -26,7 +26,6 @@ def nt_xent(features: Tensor, labels: Tensor, temperature: float = 0.1) -> Tenso
     with torch.autocast(features.device.type, enabled=False):
         similarity = unit @ unit.T / temperature  # (B, B)
     self_pair = torch.eye(len(labels), dtype=torch.bool, device=labels.device)
-    # A finite number: with -inf a batch of one would have a NaN gradient.
-    log_prob = similarity.masked_fill(self_pair, -1e9).log_softmax(dim=-1)  # (B, B)
+    log_prob = similarity.masked_fill(self_pair, -torch.inf).log_softmax(dim=-1)  # (B, B)
     positive = (labels[:, None] == labels[None, :]) & ~self_pair  # (B, B)
     return -log_prob.masked_fill(~positive, 0.0).sum() / positive.sum().clamp(min=1)

@@ -80,7 +80,7 @@ class ConditionalVAE(nn.Module):
         else:
             seen = F.silu(self.recognise(torch.cat([condition, eps], dim=-1)))  # (P, B, H)
             mean_q, logvar_q = _gaussian(self.posterior(seen))  # (P, B, Z)
-            z = mean_q + (1.0 * logvar_q).exp() * normal_like(mean_q, generator)
+            z = mean_q + (0.5 * logvar_q).exp() * normal_like(mean_q, generator)
             kl = gaussian_kl(mean_q, logvar_q, mean_p, logvar_p)  # (P, B)
         state = condition + F.silu(self.decode(torch.cat([condition, z], dim=-1)))  # (P, B, H)
         return self.output(torch.cat([state, x], dim=-1)).float(), kl

@@ -98,7 +98,7 @@ class Decoder(nn.Module):
     def forward(
         self, x: Tensor, memory: list[Keys], memory_mask: Tensor, past: list[Keys] | None = None
     ) -> tuple[Tensor, Tensor, Tensor, list[Keys]]:
-        """x (B, T, D), memory_mask (B, S) -> states (B, T, D), last layer's read (B, T, D), weights (B, T, S), cache."""
+        """x (B, T, D), memory_mask (B, S) -> states, last layer's read (B, T, D) and weights (B, T, S), cache."""
         cache = []
         for i, layer in enumerate(self.layers):
             x, read, weights, keys = layer(x, memory[i], memory_mask, past[i] if past else None)

@@ -15,6 +15,7 @@ from rd.errors import UserError
 
 Encode = Callable[[list[str]], list[tuple[np.ndarray, np.ndarray]]]  # texts -> (tags (n,), vectors (n, Db)) of each
 FORMAT = 1
+CHUNK = 2048
 
 
 def text_key(text: str) -> str:
@@ -47,13 +48,13 @@ class FeatureStore:
             else np.zeros((words, self.width), np.float16)
         )
         if len(self._tags) != words:
-            raise UserError(f"{folder}: tags of {len(self._tags)} words, expected {words}; delete it and annotate again")
+            raise UserError(f"{folder}: tags of {len(self._tags)} words, expected {words}; delete it, then annotate")
 
     @classmethod
-    def build(cls, folder: str | Path, key: str, texts: Sequence[str], encode: Encode, chunk: int = 2048) -> FeatureStore:
+    def build(cls, folder: str | Path, key: str, texts: Sequence[str], encode: Encode) -> FeatureStore:
         """The store <folder>/<hash of key and texts>; made if it is not there yet.
 
-        `encode` gets `chunk` texts at a time. Written beside and renamed at the end: a killed build is never opened.
+        `encode` gets CHUNK texts at a time. Written beside and renamed at the end: a killed build is never opened.
         """
         unique = sorted(set(texts), key=lambda text: (len(text), text))  # like lengths together: little padding
         keys = [text_key(text) for text in unique]
@@ -66,8 +67,8 @@ class FeatureStore:
         beside.mkdir(parents=True)
         lengths, width = [], 0
         with (beside / "tags.u8").open("wb") as tags_file, (beside / "vectors.f16").open("wb") as vectors_file:
-            for start in range(0, len(unique), chunk):
-                for tags, vectors in encode(unique[start : start + chunk]):
+            for start in range(0, len(unique), CHUNK):
+                for tags, vectors in encode(unique[start : start + CHUNK]):
                     if len(tags) != len(vectors):
                         raise ValueError(f"{len(tags)} tags for {len(vectors)} vectors")
                     tags_file.write(np.ascontiguousarray(tags, np.uint8).tobytes())

@@ -1,7 +1,8 @@
 r"""ERA, the emotion reason annotator (Sec. 3.2, App. C.1).
 
 $$ h = \mathrm{BERT}(w) \quad(13) \qquad \alpha_{im} = \mathrm{softmax}_m\,\mathrm{Attention}(h_i, h_m) \quad(14) $$
-$$ \tilde h_i = \sum_m \alpha_{im} h_m \quad(15) \qquad P(r|\tilde h) \propto \exp\sum_i (A_{r_{i-1} r_i} + W_{r_i}\tilde h_i) \quad(16) $$
+$$ \tilde h_i = \sum_m \alpha_{im} h_m \quad(15) $$
+$$ P(r|\tilde h) \propto \exp\sum_i (A_{r_{i-1} r_i} + W_{r_i}\tilde h_i) \quad(16) $$
 
 BERT reads one turn at a time, never a later one. Attention is a scaled dot product of two projections of h; they start
 as the identity, so that each word first looks at itself. The values are h itself, as eq. 15 says.

@@ -34,6 +34,11 @@ class Row:
     segments: Segments
     turn: int = 0
 
+    @property
+    def size(self) -> int:
+        """Characters: rows of alike size go into one batch."""
+        return sum(len(text) for text, _ in self.segments)
+
 
 def tagger_row(sample: Sample, before: bool = True) -> Row:
     """The listener turn itself, after the speaker turn before it (`before`)."""
@@ -118,7 +123,7 @@ class BertClassifier(nn.Module):
         """Class probabilities float32 (n, C), batched by length."""
         self.eval()
         device = self.output.weight.device
-        order = sorted(range(len(rows)), key=lambda i: sum(len(text) for text, _ in rows[i].segments))
+        order = sorted(range(len(rows)), key=lambda i: rows[i].size)
         out = np.zeros((len(rows), self.output.out_features), dtype=np.float32)
         for start in range(0, len(order), batch):
             chosen = order[start : start + batch]
@@ -130,7 +135,7 @@ class BertClassifier(nn.Module):
     def saliency(self, word_lists: Sequence[Sequence[str]], batch: int = 64) -> list[np.ndarray]:
         """Gradient x input of the likeliest class's score for each word, float32 (n,); words cut off get 0.
 
-        A word's value is the sum over its subwords and the embedding's width (Simonyan et al. 2013; Ancona et al. 2018).
+        A word's value is the sum over its subwords and the embedding's width (Ancona et al. 2018).
         """
         self.eval()
         device = self.output.weight.device

@@ -119,7 +119,7 @@ class Sampling(nn.Module):
 
 
 class Correcting(nn.Module):
-    """The second guess (eq. 10): a shared layer on the first intent's embedding plus the action's, added to the first."""
+    """The second guess (eq. 10): a shared layer on the first intent's plus the action's embedding."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()

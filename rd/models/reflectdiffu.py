@@ -73,8 +73,9 @@ class ReflectDiffu(Responder):
     ) -> dict[str, Tensor]:
         """L_em (eq. 20) and L_twice (eq. 10, with the noise and policy terms: papers/errata.md), each by its weight."""
         notes, config = context.notes, self.config
+        known = batch.emotion != UNLABELLED  # else samples without a label would be pulled together
         emotion = {
-            "contrast": nt_xent(notes["q"], batch.emotion, config.temperature),
+            "contrast": nt_xent(notes["q"][known], batch.emotion[known], config.temperature),
             "emotion": _nll(notes["emotion"], batch.emotion),
         }
         twice = {"intent": _nll(notes["final"], batch.intent)}
@@ -91,9 +92,9 @@ class ReflectDiffu(Responder):
     def hits(self, batch: Batch, context: Context) -> dict[str, Tensor]:
         """Right or wrong per labelled sample, from a context that saw no label: emotion, final and first intent."""
         notes = context.notes
-        known = batch.intent != UNLABELLED
+        known, felt = batch.intent != UNLABELLED, batch.emotion != UNLABELLED
         return {
-            "acc_emo": notes["emotion"].argmax(-1) == batch.emotion,
+            "acc_emo": (notes["emotion"].argmax(-1) == batch.emotion)[felt],
             "acc_intent": (notes["final"].argmax(-1) == batch.intent)[known],
             "acc_intent_first": (notes["first"].argmax(-1) == batch.intent)[known],
         }
