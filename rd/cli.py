@@ -207,7 +207,7 @@ def _reproduce(chosen: argparse.Namespace) -> None:
         "--cores",
         "1",
     ]
-    command += ["--rerun-incomplete", "--config", f"preset={chosen.preset}", f"seed={chosen.seed}", f"out={chosen.out}"]
+    command += ["--rerun-incomplete", "--nolock", "--config", f"preset={chosen.preset}", f"seed={chosen.seed}", f"out={chosen.out}"]
     command += [f"data={Path(chosen.data).resolve()}"] if chosen.data else []
     if subprocess.run(command).returncode:
         raise UserError("a notebook failed: its log is above; the same command goes on from the one that failed")

@@ -52,7 +52,8 @@ def test_attention_is_torchs_output_weights_and_gradients(source):
     assert_close(found, expected)
     way = torch.randn(B, T, D)
     assert_close(
-        torch.autograd.grad((found[0] * way).sum(), leaves[0]), torch.autograd.grad((expected[0] * way).sum(), leaves[1])
+        torch.autograd.grad((found[0] * way).sum(), leaves[0]),
+        torch.autograd.grad((expected[0] * way).sum(), leaves[1]),
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import signal
 import subprocess
@@ -323,7 +324,8 @@ fit(tiny("reflectdiffu"), epochs(), validate, train_config(steps=2000, save_ever
 
 def test_kill_9_at_any_moment_then_resume_is_bit_for_bit_the_uninterrupted_run(tmp_path):
     here, killed = Path(__file__).parent, tmp_path / "killed"
-    child = subprocess.Popen([sys.executable, "-c", CHILD, str(killed)], cwd=here, stderr=subprocess.DEVNULL)
+    paths = {**os.environ, "PYTHONPATH": os.pathsep.join([str(here), str(here.parent)])}
+    child = subprocess.Popen([sys.executable, "-c", CHILD, str(killed)], env=paths, stderr=subprocess.DEVNULL)
     while not (killed / "state.pt").exists() and child.poll() is None:
         time.sleep(0.01)
     time.sleep(random.random() * 0.3)

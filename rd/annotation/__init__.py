@@ -1,0 +1,1 @@
+"""Annotation: reasons and intents, by gold labels, weak supervision, trained annotators or an LLM."""
