@@ -143,7 +143,8 @@ def _train(chosen: argparse.Namespace) -> None:
 
 
 def _generate(chosen: argparse.Namespace) -> None:
-    from rd.evaluation import answer, split_inputs, write_lines
+    from rd.data.jsonl import write_lines
+    from rd.evaluation import answer, split_inputs
     from rd.generate import Decode
     from rd.pipeline import open_run
 
@@ -207,7 +208,14 @@ def _reproduce(chosen: argparse.Namespace) -> None:
         "--cores",
         "1",
     ]
-    command += ["--rerun-incomplete", "--nolock", "--config", f"preset={chosen.preset}", f"seed={chosen.seed}", f"out={chosen.out}"]
+    command += [
+        "--rerun-incomplete",
+        "--nolock",
+        "--config",
+        f"preset={chosen.preset}",
+        f"seed={chosen.seed}",
+        f"out={chosen.out}",
+    ]
     command += [f"data={Path(chosen.data).resolve()}"] if chosen.data else []
     if subprocess.run(command).returncode:
         raise UserError("a notebook failed: its log is above; the same command goes on from the one that failed")

@@ -137,7 +137,7 @@ PAPER = Config(
     annotators=AnnotatorConfig(
         era=replace(_BERT, batch=64, steps=1050, validate_every=350),
         tagger=replace(_BERT, batch=64, steps=420, warmup=40, validate_every=140),
-        predictor=replace(_BERT, batch=64, steps=480, warmup=50, validate_every=160),
+        predictor=replace(_BERT, batch=64, steps=320, warmup=40, validate_every=160),
     )
 )
 MINI = replace(
@@ -147,9 +147,9 @@ MINI = replace(
     model=replace(PAPER.model, width=96, heads=4, ffn=192, diffusion=replace(PAPER.model.diffusion, latent=16)),
     train=replace(PAPER.train, steps=400, warmup=120, lr=1.0, validate_every=100, save_every=100),
     annotators=AnnotatorConfig(
-        era=replace(_BERT, steps=120, warmup=12, validate_every=60, save_every=60),
-        tagger=replace(_BERT, steps=120, warmup=12, validate_every=60, save_every=60),
-        predictor=replace(_BERT, steps=100, warmup=10, validate_every=50, save_every=50),
+        era=replace(_BERT, steps=70, warmup=10, validate_every=35, save_every=70),
+        tagger=replace(_BERT, steps=60, warmup=10, validate_every=30, save_every=60),
+        predictor=replace(_BERT, steps=60, warmup=10, validate_every=30, save_every=60),
     ),
 )
 PRESETS = {"paper": PAPER, "mini": MINI}

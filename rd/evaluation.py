@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -62,15 +60,6 @@ def _named(notes: dict[str, torch.Tensor]) -> dict[str, list[str]]:
             index = notes[name] if notes[name].dim() == 1 else notes[name].argmax(-1)
             found[name] = [labels[i] for i in index.tolist()]
     return found
-
-
-def write_lines(path: Path, records: Iterator[dict[str, Any]]) -> None:
-    """JSON lines, written beside and renamed: a file is whole or absent."""
-    beside = path.with_name(f".{path.name}.part")
-    with beside.open("w", encoding="utf-8") as file:
-        for record in records:
-            file.write(json.dumps(record, ensure_ascii=False) + "\n")
-    beside.replace(path)
 
 
 @torch.inference_mode()

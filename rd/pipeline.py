@@ -13,8 +13,9 @@ from rd.annotation.view import View, view
 from rd.config import Config
 from rd.data.corpus import Corpus, read_corpus, samples
 from rd.data.intents import read_intents
+from rd.data.jsonl import write_lines
 from rd.errors import UserError
-from rd.evaluation import answer, measure, split_inputs, write_lines
+from rd.evaluation import answer, measure, split_inputs
 from rd.generate import Decode
 from rd.run import FINISHED, MODELS, Run, load_run, save_json, settings, train_run
 

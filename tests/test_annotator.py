@@ -11,7 +11,7 @@ import torch
 from tiny_bert import random_bert
 from torch.testing import assert_close
 
-from rd.annotation.quality import runs, tag_scores
+from rd.annotation.quality import reason_quality, runs, tag_scores
 from rd.annotation.rows import Item, Lazy, turn_batch
 from rd.models.annotator import ERA
 from rd.models.bert import encode_words
@@ -52,10 +52,11 @@ def test_first_subword_gather_against_a_loop() -> None:
         assert not found[row, len(words) :].any()
 
 
+@torch.no_grad()
 def test_attention_against_a_loop() -> None:
     """Eq. 14-15 word by word."""
     model = era()
-    (words,) = [LISTS[0]]
+    words = LISTS[0]
     h = era(attention=False).encode(encode_words(model.tokenizer, [words], 64))[0]
     found = model.encode(encode_words(model.tokenizer, [words], 64))[0]
     for i in range(len(words)):
@@ -82,7 +83,7 @@ def test_context_sees_earlier_turns_and_never_later_ones() -> None:
         whole = model.encode(*_parts(model, items()))
         shorter = model.encode(*_parts(model, items()[:2]))
         other_end = model.encode(*_parts(model, [*items()[:2], replace(items()[2], words=("my", "cat"), tags=(0, 0))]))
-        other_start = model.encode(*_parts(model, [replace(items()[0], words=("my", "cat")), *items()[1:]]))
+        other_start = model.encode(*_parts(model, [replace(items()[0], words=("my", "cat"), tags=None), *items()[1:]]))
     for changed in (shorter, other_end):
         assert_close(changed[:2, :8], whole[:2, :8], atol=1e-5, rtol=1e-4)
     assert not torch.allclose(other_start[1, :3], whole[1, :3], atol=1e-4)
@@ -116,8 +117,9 @@ def test_one_batch_is_learned_by_heart(switches: dict) -> None:
         loss.backward()
         assert all(p.grad is not None for p in (model.query.weight, model.emission.weight, model.emotion.weight))
         optimizer.step()
-    tags, emotions = model.predict(LISTS)
-    assert [tuple(t) for t in tags] == GOLD
+    chances, emotions = model.predict(LISTS)
+    assert [tuple((p > 0.5).astype(int)) for p in chances] == GOLD
+    assert [tuple(tags) for tags, _ in model.annotate(LISTS)] == GOLD
     assert emotions.argmax(-1).tolist() == [0, 1, 2]
 
 
@@ -125,11 +127,24 @@ def test_turns_without_reasons_teach_the_emotion_only() -> None:
     model = era()
     bare = turn_batch([replace(item, tags=None) for item in items()], model.tokenizer, 64)
     terms = model.loss(bare)
-    assert float(terms["reason"]) == 0.0
-    assert float(terms["emotion"]) > 0
+    assert terms["reason"].item() == 0.0
+    assert terms["emotion"].item() > 0
     assert set(era(emotion_weight=0.0).loss(bare)) == {"reason"}
     unknown = turn_batch([replace(item, emotion=-100) for item in items()], model.tokenizer, 64)
-    assert float(model.loss(unknown)["emotion"]) == 0.0
+    assert model.loss(unknown)["emotion"].item() == 0.0
+
+
+def test_threshold_against_trying_every_cut() -> None:
+    model, chosen = era(), items()
+    reason_quality(model, chosen, choose=True)
+    best = float(model.threshold)
+    scores = {}
+    for cut in (0.2 + 0.025 * k for k in range(17)):
+        model.threshold.fill_(cut)
+        scores[cut] = tag_scores([tags for tags, _ in model.annotate(LISTS)], GOLD)["f1"]
+    assert max(scores.values()) == pytest.approx(scores[min(scores, key=lambda cut: abs(cut - best))], abs=1e-9)
+    model.threshold.fill_(1.0)
+    assert not any(tags.any() for tags, _ in model.annotate(LISTS))
 
 
 def test_batches_hold_every_row_once_and_repeat_by_seed() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from itertools import product
 
+import numpy as np
 import pytest
 import torch
 from made_up import BERT, CASES, KNOWN, NAMES, VOCAB, batch, collate, dense, examples, model_config, tiny
@@ -104,7 +105,7 @@ def test_a_wide_beam_finds_the_best_of_all_sequences(penalty, names):
     ids = [*range(5, len(vocab)), *[len(vocab)] * names]
     given = replace(
         given,
-        source=torch.tensor([vocab_ids(vocab, words)] * 4),
+        source=torch.tensor([vocab.encode(words)] * 4),
         source_ext=torch.tensor([[vocab.index(w) if w in vocab else len(vocab) for w in words]] * 4),
         oov=[[NAMES[0]] * names] * 4,
         features=torch.randn(4, 3, BERT),
@@ -132,8 +133,8 @@ def test_a_wide_beam_finds_the_best_of_all_sequences(penalty, names):
     assert found == [said for _, said in best]
 
 
-def vocab_ids(vocab: Vocabulary, words: list[str]):
-    return torch.tensor(vocab.encode(words)).numpy()
+def vocab_ids(vocab: Vocabulary, words: list[str]) -> np.ndarray:
+    return np.asarray(vocab.encode(words), dtype=np.int64)
 
 
 @torch.no_grad()
@@ -237,6 +238,7 @@ def test_a_context_without_a_word_is_answered():
     empty = [replace(row, words=(), source=row.source[:0], speaker=row.speaker[:0]) for row in examples(3)]
     model = talkative("transformer")
     silent, mixed = collate(None)(empty), collate(None)([empty[0], examples(3)[1]])
+    assert silent.source_ext.dtype == mixed.source_ext.dtype == torch.int64
     assert answers(model, silent, steps=4)[0] == answers(model, mixed, steps=4)[0]
     assert bool(model.nll(silent)[0].isfinite().all())
     assert_close(model.nll(silent)[0][:1], model.nll(mixed)[0][:1], rtol=1e-5, atol=1e-5)

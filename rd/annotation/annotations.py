@@ -153,7 +153,8 @@ def _era_job(era: ERA, dialogues: Sequence[Dialogue], spoken: Sequence[Dialogue]
     def encode(chunk: list[str]) -> list[tuple[np.ndarray, np.ndarray]]:
         lists = [tokenize(text) for text in chunk]
         if not vectors:
-            return [(tags.astype(np.uint8), np.zeros((len(tags), 0), np.float16)) for tags in era.predict(lists)[0]]
+            chances, cut = era.predict(lists)[0], float(era.threshold)
+            return [((p > cut).astype(np.uint8), np.zeros((len(p), 0), np.float16)) for p in chances]
         found = era.annotate(lists)
         return [(tags * (text in speaker), h) for text, (tags, h) in zip(chunk, found)]
 

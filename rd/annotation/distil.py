@@ -58,7 +58,7 @@ def train_era(
         return Lazy(rows, lambda item: len(item.words), config.batch, config.seed, epoch, make)
 
     def validate(model: ERA) -> dict[str, float]:
-        found = reason_quality(model, gold["valid"])
+        found = reason_quality(model, gold["valid"], choose=True)  # best.safetensors keeps the threshold
         return {"score": 1 - found["f1"] + settings.era_emotion * (1 - found["emotion_accuracy"]), **found}
 
     return _stage(model, batches, validate, config, folder, settings, gold, reason_quality)

@@ -31,15 +31,29 @@ def tag_scores(found: Sequence[Sequence[int]], gold: Sequence[Sequence[int]]) ->
     return {"precision": precision, "recall": recall, "f1": _f1(precision, recall), "phrase_f1": _f1(*share)}
 
 
-def reason_quality(model: Any, items: Sequence[Any]) -> dict[str, float]:
-    """`tag_scores` of ERA on items with gold tags, and its emotion head's accuracy: by turn, and on first turns."""
+def best_threshold(chances: Sequence[np.ndarray], gold: Sequence[Sequence[int]]) -> float:
+    """The cut of P(em) with the best word F1, from .2, .225, ..., .6."""
+    p, true = np.concatenate(chances), np.concatenate([np.asarray(tags, dtype=bool) for tags in gold])
+    cuts = np.arange(0.2, 0.6125, 0.025)
+    return float(max(cuts, key=lambda cut: 2 * ((p > cut) & true).sum() / max((p > cut).sum() + true.sum(), 1)))
+
+
+def reason_quality(model: Any, items: Sequence[Any], choose: bool = False) -> dict[str, float]:
+    """`tag_scores` of ERA on items with gold tags, and its emotion head's accuracy: by turn, and on first turns.
+
+    choose: first set the model's threshold to the best one on these items (valid only).
+    """
     if not items:
         return {"n": 0, "f1": 0.0, "emotion_accuracy": 0.0}
-    tags, emotions = model.predict([item.words for item in items])
+    chances, emotions = model.predict([item.words for item in items])
+    if choose:
+        model.threshold.fill_(best_threshold(chances, [item.tags for item in items]))
+    tags = [p > float(model.threshold) for p in chances]
     right = emotions.argmax(-1) == np.array([item.emotion for item in items])
     first = np.array([item.turn == 0 for item in items])
     return {
         "n": len(items),
+        "threshold": float(model.threshold),
         **tag_scores(tags, [item.tags for item in items]),
         "emotion_accuracy": float(right.mean()),
         "emotion_accuracy_first": float(right[first].mean()) if first.any() else 0.0,

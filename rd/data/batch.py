@@ -112,13 +112,13 @@ class Collate:
         """Pads to the longest of these examples."""
         oov = [self._oov(e) for e in examples]
         reason, features = zip(*(self._annotations(e) for e in examples), strict=True)
-        targets = [[*self._extended(e.target_words, o), Vocabulary.EOS] for e, o in zip(examples, oov, strict=True)]
-        target_ext = _pad([np.asarray(t) for t in targets])
+        target_words = [self._extended(e.target_words, o) for e, o in zip(examples, oov, strict=True)]
+        target_ext = _pad([np.append(ids, Vocabulary.EOS) for ids in target_words])
         priors = [e.intent_prior for e in examples]
         return Batch(
             ids=[e.id for e in examples],
             source=_pad([e.source for e in examples]),
-            source_ext=_pad([np.asarray(self._extended(e.words, o)) for e, o in zip(examples, oov, strict=True)]),
+            source_ext=_pad([self._extended(e.words, o) for e, o in zip(examples, oov, strict=True)]),
             oov=oov,
             speaker=_pad([e.speaker for e in examples]),
             reason=_pad(reason),
@@ -134,12 +134,13 @@ class Collate:
     def _oov(self, example: Example) -> list[str]:
         return list(dict.fromkeys(w for w, i in zip(example.words, example.source, strict=True) if i == Vocabulary.UNK))
 
-    def _extended(self, words: Sequence[str], oov: list[str]) -> list[int]:
+    def _extended(self, words: Sequence[str], oov: list[str]) -> np.ndarray:
         ids = self.vocab.encode(words)
-        return [
+        extended = [
             len(self.vocab) + oov.index(w) if i == Vocabulary.UNK and w in oov else i
             for w, i in zip(words, ids, strict=True)
         ]
+        return np.asarray(extended, dtype=np.int64)  # said, as an empty list would become floats
 
     def _annotations(self, example: Example) -> tuple[np.ndarray, np.ndarray | None]:
         if self.annotate is None:

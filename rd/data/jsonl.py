@@ -99,6 +99,15 @@ def write_jsonl(path: str | Path, dialogues: Iterable[Dialogue]) -> None:
             file.write(json.dumps(head | {"turns": turns}, ensure_ascii=False) + "\n")
 
 
+def write_lines(path: Path, records: Iterable[dict[str, Any]]) -> None:
+    """JSON lines, written beside and renamed: a file is whole or absent."""
+    beside = path.with_name(f".{path.name}.part")
+    with beside.open("w", encoding="utf-8") as file:
+        for record in records:
+            file.write(json.dumps(record, ensure_ascii=False) + "\n")
+    beside.replace(path)
+
+
 def read_dialogue_lines(path: str | Path) -> list[dict[str, Any]]:
     """Lines of `rd annotate`: {"dialogue": ["turn 1", "turn 2", ...]}, extra keys kept. Raises UserError(file:line)."""
     rows = []

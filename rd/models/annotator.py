@@ -5,7 +5,8 @@ $$ \tilde h_i = \sum_m \alpha_{im} h_m \quad(15) $$
 $$ P(r|\tilde h) \propto \exp\sum_i (A_{r_{i-1} r_i} + W_{r_i}\tilde h_i) \quad(16) $$
 
 BERT reads one turn at a time, never a later one. Attention is a scaled dot product of two projections of h; they start
-as the identity, so that each word first looks at itself. The values are h itself, as eq. 15 says.
+as twice the identity, so that each word first looks at itself (at once the identity, mostly at the others). The values
+are h itself, as eq. 15 says.
 Beyond the paper: an emotion head on the mean of h~, so that h~ carries the emotion that Q needs (eq. 3).
 """
 
@@ -70,11 +71,12 @@ class ERA(nn.Module):
         self.query = nn.Linear(self.width, self.width) if attention else None
         self.key = nn.Linear(self.width, self.width) if attention else None
         for layer in (self.query, self.key) if attention else ():
-            nn.init.eye_(layer.weight)
+            layer.weight.data.copy_(2 * torch.eye(self.width))
             nn.init.zeros_(layer.bias)
         self.emission = nn.Linear(self.width, 2)
         self.crf = LinearChainCRF(2) if crf else None
         self.emotion = nn.Linear(self.width, len(EMOTIONS))
+        self.register_buffer("threshold", torch.tensor(0.5))  # chosen on valid; kept with the weights
 
     def encode(self, pieces: WordPieces, dialogue: Tensor | None = None, turn: Tensor | None = None) -> Tensor:
         """h~ of eq. 15, (B, L, Db); zeros at padding and at words cut off. dialogue, turn (B,): for scope "context"."""
@@ -103,10 +105,14 @@ class ERA(nn.Module):
         known = (pieces.first > 0).unsqueeze(-1)
         return self.emotion((h * known).sum(1) / known.sum(1).clamp(min=1))
 
-    def tags(self, h: Tensor, mask: Tensor) -> Tensor:
-        """The most likely tags (B, L), 0 outside the mask."""
+    def marginals(self, h: Tensor, mask: Tensor) -> Tensor:
+        """P(em) of each word (B, L), 0 outside the mask: of the CRF or, without it, of the softmax."""
         scores = self.emission(h).float()
-        return self.crf.decode(scores, mask) if self.crf else scores.argmax(-1) * mask
+        return self.crf.marginals(scores, mask)[..., 1] if self.crf else scores.softmax(-1)[..., 1] * mask
+
+    def tags(self, h: Tensor, mask: Tensor) -> Tensor:
+        """1 where P(em) exceeds the threshold (B, L): better word F1 than the likeliest path, which tags too little."""
+        return (self.marginals(h, mask) > self.threshold).long()
 
     def loss(self, batch: TurnBatch) -> dict[str, Tensor]:
         """Named terms: reason (per word, turns with labels only) and, where its weight is not 0, emotion."""
@@ -141,9 +147,9 @@ class ERA(nn.Module):
 
     @torch.inference_mode()
     def predict(self, word_lists: Sequence[Sequence[str]], batch: int = 128) -> tuple[list[np.ndarray], np.ndarray]:
-        """Tags of each turn and emotion probabilities (n turns, E)."""
+        """P(em) of each turn's words, float32 (n,), and emotion probabilities (turns, E)."""
         found = self._map(
-            word_lists, batch, False, lambda h, p: (self.tags(h, p.mask), self.pooled(h, p).float().softmax(-1))
+            word_lists, batch, False, lambda h, p: (self.marginals(h, p.mask), self.pooled(h, p).float().softmax(-1))
         )
         return [t[: len(w)] for w, (t, _) in zip(word_lists, found)], np.stack([e for _, e in found])
 

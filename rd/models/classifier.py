@@ -149,7 +149,7 @@ class BertClassifier(nn.Module):
             best = self.output(_mean(states, attention)).max(-1).values.sum()
             (slope,) = torch.autograd.grad(best, vectors)
             share = (slope * vectors.detach()).sum(-1) * (owner >= 0)  # (B, S)
-            words = torch.zeros(pieces.mask.shape, device=device)
+            words = torch.zeros(pieces.mask.shape, device=device, dtype=share.dtype)
             words = words.scatter_add(1, owner.clamp(min=0), share).cpu().numpy()  # (B, L)
             found += [row[: len(w)] for row, w in zip(words, lists)]
         return found

@@ -1,0 +1,126 @@
+"""The command line from outside: forms, exit statuses, one line for a user's mistake, whole files or none."""
+
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+
+import rd.run
+from rd.cli import main
+from rd.config import MINI
+
+torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A transformer of 24 columns, trained for 12 steps on the mini corpus through the command line."""
+    folder = tmp_path_factory.mktemp("cli") / "run"
+    tiny = replace(
+        MINI,
+        data=replace(MINI.data, vectors=str(vectors(folder.parent))),
+        model=replace(MINI.model, width=24, heads=2, ffn=24),
+        train=replace(MINI.train, steps=12, validate_every=6, save_every=6, precision="fp32"),
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(rd.run.PRESETS, "mini", tiny)
+        assert main(["train", "transformer", "--preset", "mini", "--out", str(folder)]) == 0
+    return folder
+
+
+def vectors(folder):
+    """A made-up GloVe file of 24 columns."""
+    path = folder / "vectors.txt"
+    path.write_text("".join(f"{word} {' '.join(['0.1'] * 24)}\n" for word in ("the", "i", "you")))
+    return path
+
+
+def refused(arguments, capsys):
+    """Exit status 2, nothing but one line on standard error; returns that line."""
+    assert main(arguments) == 2
+    lines = [line for line in capsys.readouterr().err.splitlines() if line]
+    assert len(lines) == 1 and lines[0].startswith("rd: "), lines
+    return lines[0]
+
+
+def test_train_leaves_a_whole_run(run):
+    names = {path.name for path in run.iterdir()}
+    assert {"config.json", "vocabulary.json", "history.jsonl", "best.safetensors", "machine.json"} <= names
+    assert json.loads((run / "machine.json").read_text())["steps"] == 12
+
+
+def test_a_second_run_is_not_written_over(run, capsys):
+    line = refused(["train", "transformer", "--preset", "mini", "--max-steps", "1", "--out", str(run)], capsys)
+    assert "--resume" in line
+
+
+def test_generate_writes_one_line_a_sample(run, tmp_path, capsys):
+    out = tmp_path / "replies.jsonl"
+    assert main(["generate", str(run), "--split", "valid", "--out", str(out), "--decode", "sample"]) == 0
+    rows = [json.loads(line) for line in out.read_text().splitlines()]
+    assert len(rows) == 245 and set(rows[0]) == {"id", "reply"}
+    assert str(out) in capsys.readouterr().out
+
+
+def test_evaluate_writes_the_keys_of_the_protocol(run):
+    assert main(["evaluate", str(run)]) == 0
+    found = json.loads((run / "metrics.json").read_text())
+    keys = "n bleu_1 bleu_2 bleu_3 bleu_4 dist_1 dist_2 ppl ppl_micro unk_rate acc_emo f1_emo acc_intent"
+    keys += " acc_intent_majority bertscore_f1 bartscore provenance notes"
+    assert set(keys.split()) <= set(found)
+    assert found["n"] == 247 and found["acc_emo"] is None and found["notes"]["acc_emo"]
+    samples = (run / "samples.jsonl").read_text().splitlines()
+    assert len(samples) == 247 and set(json.loads(samples[0])) == {"id", "reply"}
+
+
+def test_chat_shows_the_five_fields(run, monkeypatch, capsys):
+    lines = iter(["I lost my keys and missed the train.", ""])
+    monkeypatch.setattr("builtins.input", lambda prompt: next(lines))
+    assert main(["chat", str(run)]) == 0
+    shown = capsys.readouterr().out
+    assert all(name in shown for name in ("reasons", "emotion", "first intent", "final intent", "reply"))
+
+
+def test_score_by_hand(tmp_path, capsys):
+    (tmp_path / "hyp").write_text("I am so sorry.\ngood luck!\n")
+    (tmp_path / "ref").write_text("i am so sorry.\ngood luck!\n")
+    assert main(["score", "--hyp", str(tmp_path / "hyp"), "--ref", str(tmp_path / "ref"), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["n"] == 2 and found["bleu_1"] == pytest.approx(100) and found["dist_1"] == pytest.approx(100)
+
+
+def test_data_check_counts_the_mini_corpus(capsys):
+    from rd.data.corpus import bundled
+
+    assert main(["data", "check", str(bundled("mini")), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["splits"]["train"]["dialogues"] == 768
+
+
+@pytest.mark.parametrize(
+    ("arguments", "word"),
+    [
+        (["data", "check", "no/such/folder"], "no/such/folder"),
+        (["train", "moell", "--preset", "mini"], "no such model"),
+        (["train", "transformer", "--preset", "huge"], "no such preset"),
+        (["train", "transformer", "--max-steps", "0"], "at least 1"),
+        (["generate", "no/such/run"], "rd train"),
+        (["evaluate", "no/such/run"], "rd train"),
+        (["chat", "no/such/run"], "rd train"),
+        (["score", "--hyp", "no-hyp", "--ref", "no-ref"], "no-hyp"),
+        (["reproduce", "--preset", "huge"], "no such preset"),
+        (["annotate", "reasons", "--in", "none.jsonl", "--out", "x.jsonl", "--by", "weak"], "none.jsonl"),
+    ],
+)
+def test_a_users_mistake_is_one_line_and_status_2(arguments, word, capsys):
+    assert word in refused(arguments, capsys)
+
+
+def test_an_unknown_split_is_named(run, capsys):
+    assert "train, valid, test" in refused(["generate", str(run), "--split", "dev"], capsys)
+
+
+def test_unknown_options_exit_with_2():
+    with pytest.raises(SystemExit) as stop:
+        main(["train"])
+    assert stop.value.code == 2
