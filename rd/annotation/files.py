@@ -24,8 +24,8 @@ def annotate_file(
 ) -> None:
     """Add "reasons" ([start, end) offsets per speaker turn) or "intents" (per listener turn) to every line, and "by".
 
-    by: "era" and "tagger" are the annotators in the folder `where`; "gold" looks the dialogue up in `corpus`; "weak" needs
-    no labels; "llm" reads its server or model from the environment. A label nobody could give is null.
+    by: "era" and "tagger" are the annotators in the folder `where`; "gold" looks the dialogue up in `corpus`; "weak"
+    needs no labels; "llm" reads its server or model from the environment. A label nobody could give is null.
     Raises UserError for bad input, for a way that does not fit, and where gold labels are missing.
     """
     by = by or WAYS[what][0]

@@ -1,4 +1,4 @@
-"""Table 1 and Figure 3 derived: how often each intent answers each emotion on the labelled train replies (Sec. 3.3, B.1)."""
+"""Table 1 and Figure 3 derived: how often each intent answers each emotion in train (Sec. 3.3, B.1)."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def intent_counts(dialogues: Iterable[Dialogue], intents: Mapping[str, str] | No
 
 
 def intent_frequencies(dialogues: Iterable[Dialogue], intents: Mapping[str, str] | None = None) -> pd.DataFrame:
-    """Figure 3: relative frequency of the intents of each emotion; rows sum to 1, or are NaN for an emotion never seen."""
+    """Figure 3: relative frequency of the intents of each emotion; rows sum to 1; NaN for an emotion never seen."""
     counts = intent_counts(dialogues, intents)
     with np.errstate(invalid="ignore"):
         return pd.DataFrame(counts / counts.sum(1, keepdims=True), index=list(EMOTIONS), columns=list(INTENTS))
