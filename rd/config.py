@@ -88,7 +88,7 @@ class AnnotatorConfig:
     tagger: TrainConfig = field(default_factory=TrainConfig)
     predictor: TrainConfig = field(default_factory=TrainConfig)
     folds: int = 3  # cross-fitting, spec 2
-    fold_share: float = 0.25  # a fold's steps / the full model's; ours: folds only have to be unbiased
+    fold_share: float = 0.2  # a fold's steps / the full model's; ours: folds only have to be unbiased
     max_subwords: int = 128
     predictor_subwords: int = 64  # ours: the most recent ones; longer contexts are rare
     attention: bool = True  # eq. 14-15
@@ -137,7 +137,7 @@ PAPER = Config(
     annotators=AnnotatorConfig(
         era=replace(_BERT, batch=64, steps=1050, validate_every=350),
         tagger=replace(_BERT, batch=64, steps=420, warmup=40, validate_every=140),
-        predictor=replace(_BERT, batch=64, steps=320, warmup=40, validate_every=160),
+        predictor=replace(_BERT, batch=64, steps=260, warmup=30, validate_every=130),
     )
 )
 MINI = replace(
