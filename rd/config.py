@@ -88,7 +88,8 @@ class AnnotatorConfig:
     tagger: TrainConfig = field(default_factory=TrainConfig)
     predictor: TrainConfig = field(default_factory=TrainConfig)
     folds: int = 3  # cross-fitting, spec 2
-    fold_share: float = 0.2  # a fold's steps / the full model's; ours: folds only have to be unbiased
+    fold_share: float = 0.12  # a fold's steps / the full model's; ours: folds only have to be unbiased
+    predictor_folds: bool = False  # ours: it sees each sample about once (papers/notes.md)
     max_subwords: int = 128
     predictor_subwords: int = 64  # ours: the most recent ones; longer contexts are rare
     attention: bool = True  # eq. 14-15

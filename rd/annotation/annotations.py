@@ -1,7 +1,8 @@
 """Everything a responder reads from the annotators: tags and h~ of each turn, p_intent of each sample, intent labels.
 
-Train dialogues get the tags and p_intent of the fold that never saw them; h~ always comes from the one full ERA, since
-the vector spaces of two ERAs do not agree.
+Train turns with reason labels get the tags of the fold that never saw them; h~ always comes from the one full ERA,
+since the vector spaces of two ERAs do not agree. p_intent is cross-fitted where the config says so: a predictor that
+saw each sample about once does not know it by heart.
 """
 
 from __future__ import annotations
@@ -18,12 +19,13 @@ from torch import Tensor
 
 from rd.annotation.distil import train_era, train_predictor, train_tagger
 from rd.annotation.rows import fold_of
+from rd.annotation.table1 import reference_table
 from rd.config import AnnotatorConfig
 from rd.data.corpus import Corpus, Dialogue, Sample, samples
 from rd.data.store import FeatureStore
 from rd.data.text import tokenize
 from rd.errors import UserError
-from rd.labels import EMOTIONS, INTENTS
+from rd.labels import INTENTS
 from rd.models.annotator import ERA
 from rd.models.bert import load_bert
 from rd.models.classifier import BertClassifier, predictor_row, tagger_row
@@ -99,20 +101,29 @@ def annotate_corpus(
     tagger = train_tagger(corpus, settings, out, extra, load)
     intents, sources = _intents(tagger, everything, settings, out / "tagger")
     predictor = train_predictor(corpus, settings, out, intents, load=load)
-    folds = range(settings.folds if crossfit else 0)
     fold = {d.id: fold_of(d.id, settings.folds) for d in corpus.splits["train"]}
-    held = [d for split, part in corpus.splits.items() if split != "train" or not crossfit for d in part]
-    priors = _priors(predictor, held, out / "predictor")
+    held = [d for split, part in corpus.splits.items() if split != "train" for d in part]
+    priors = _priors(predictor, held, out / "predictor" / "priors.npz")
+    priors |= _priors(predictor, corpus.splits["train"], out / "predictor" / "priors-train.npz")
     fold_tags = []
-    for f in folds:
+    for f in range(settings.folds if crossfit else 0):
         mine = [d for d in corpus.splits["train"] if fold[d.id] == f]
         era = train_era(corpus, settings, out, fold=f, load=load)
-        job = _era_job(era, mine, mine, vectors=False)
+        # only turns with reason labels were learned from: the full ERA has not seen the tags of the others
+        learned = [d for d in mine if any(turn.reasons is not None for turn in d.turns)]
+        job = _era_job(era, learned, learned, vectors=False)
         fold_tags.append(FeatureStore.build(out / "features", weights(out / "era" / f"fold{f}"), *job))
-        predictor = train_predictor(corpus, settings, out, intents, fold=f, load=load)
-        priors |= _priors(predictor, mine, out / "predictor" / f"fold{f}")
+        if settings.predictor_folds:
+            predictor = train_predictor(corpus, settings, out, intents, fold=f, load=load)
+            priors |= _priors(predictor, mine, out / "predictor" / f"fold{f}" / "priors.npz")
     return Annotations(
-        store, tuple(fold_tags), fold, priors, intents, sources, reference_table(corpus.splits["train"], intents)
+        store,
+        tuple(fold_tags),
+        fold,
+        priors,
+        intents,
+        sources,
+        torch.from_numpy(reference_table(corpus.splits["train"], intents)),
     )
 
 
@@ -127,17 +138,6 @@ def load_annotators(settings: AnnotatorConfig, out: str | Path, load=load_bert) 
         train_tagger(nothing, settings, out, load=load),
         train_predictor(nothing, settings, out, {}, load=load),
     )
-
-
-def reference_table(dialogues: Sequence[Dialogue], intents: dict[str, str], top: int = 3) -> Tensor:
-    """The derived Table 1: each emotion's `top` commonest intents, (E, I) bool; the overall ones where it has none."""
-    counts = np.zeros((len(EMOTIONS), len(INTENTS)))
-    for sample in samples(dialogues):
-        if sample.dialogue.emotion and sample.id in intents:
-            counts[EMOTIONS.index(sample.dialogue.emotion), INTENTS.index(intents[sample.id])] += 1
-    counts += counts.sum(0) / (counts.sum() + 1)  # below 1: decides ties and unseen emotions only
-    best = torch.tensor(counts).topk(top, dim=-1).indices
-    return torch.zeros(counts.shape, dtype=torch.bool).scatter_(1, best, True)
 
 
 def weights(folder: Path) -> str:
@@ -174,9 +174,9 @@ def _intents(
     return intents | {s.id: INTENTS[i] for s, i in zip(missing, labels)}, sources
 
 
-def _priors(predictor: BertClassifier, dialogues: Sequence[Dialogue], folder: Path) -> dict[str, np.ndarray]:
+def _priors(predictor: BertClassifier, dialogues: Sequence[Dialogue], file: Path) -> dict[str, np.ndarray]:
     rows = [predictor_row(s) for s in samples(dialogues, protocol=False)]
-    return dict(zip((row.id for row in rows), _cached(predictor, rows, folder / "priors.npz", weights(folder))))
+    return dict(zip((row.id for row in rows), _cached(predictor, rows, file, weights(file.parent))))
 
 
 def _cached(model: BertClassifier, rows: list, file: Path, key: str) -> np.ndarray:
