@@ -1,8 +1,8 @@
 """Reasons and intents by a language model (Sec. 3.1, B.1), through a server or a local one.
 
 The paper's annotators are ChatGLM4 (THUDM/glm-4-9b-chat) for reasons and Commonsense-QA-Mistral-7B for intents. Both,
-and any other chat model, can be named: behind an OpenAI-compatible server (`server`) or as Hugging Face weights
-(`local`). Prompts are the files prompts/{reasons,intents}.txt.
+and any other chat model, can be named: behind an OpenAI-compatible server or as Hugging Face weights (rd/annotation/
+llm_backends.py). Prompts are the files prompts/{reasons,intents}.txt.
 """
 
 from __future__ import annotations
@@ -15,18 +15,16 @@ import re
 import time
 from collections import Counter
 from collections.abc import Callable
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from importlib.resources import files
 from pathlib import Path
 from typing import Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
+from rd.annotation.llm_backends import Again, Ask, Failed, Refused, local, server, short
 from rd.errors import UserError
 from rd.labels import INTENTS
 
-Ask = Callable[[str, dict], str]  # (prompt, JSON schema) -> the model's answer
 LONGEST_WAIT = 60.0  # seconds, unless the server itself names a time
 
 
@@ -45,22 +43,6 @@ class Intent(BaseModel):
 
 
 Form = TypeVar("Form", bound=BaseModel)
-
-
-class Again(Exception):
-    """A failure that may pass. after: seconds the server asked to wait, None where it named none."""
-
-    def __init__(self, reason: str, after: float | None = None) -> None:
-        super().__init__(reason)
-        self.after = after
-
-
-class Refused(Exception):
-    """The model declined; asking again would not help."""
-
-
-class Failed(Exception):
-    """The request itself was turned down; asking again would not help."""
 
 
 class Client:
@@ -104,8 +86,8 @@ class Client:
             except Again as error:
                 reason, wait = str(error), wait if error.after is None else error.after
             except ValueError as error:  # broken JSON, or not the form (pydantic's error is a ValueError)
-                reason = f"broken answer: {_short(error)}"
-                repair = f"\n\nYour last answer was not valid ({_short(error)}). Answer with the JSON object only."
+                reason = f"broken answer: {short(error)}"
+                repair = f"\n\nYour last answer was not valid ({short(error)}). Answer with the JSON object only."
             if attempt + 1 < self.tries:
                 self.report["retried"] += 1
                 self.sleep(wait)
@@ -147,90 +129,6 @@ def _json_object(text: str) -> dict:
     return json.JSONDecoder().raw_decode(text, start)[0]
 
 
-def _short(error: Exception) -> str:
-    text = error.errors()[0]["msg"] if isinstance(error, ValidationError) else str(error)
-    return " ".join(text.split())[:200]
-
-
-def server(base_url: str | None = None, model: str | None = None, key: str | None = None, timeout: float = 60) -> Ask:
-    """An OpenAI-compatible server, by arguments or OPENAI_BASE_URL, RD_LLM_MODEL, OPENAI_API_KEY.
-
-    The returned function raises Again, Refused or Failed, and UserError for a wrong key, address or model name.
-    """
-    import openai
-
-    model = model or os.environ.get("RD_LLM_MODEL")
-    if not model:
-        raise UserError("no language model is named; set RD_LLM_MODEL to the name the server knows it by")
-    key = key or os.environ.get("OPENAI_API_KEY") or "none"  # servers of one's own ask for no key
-    client = openai.OpenAI(base_url=base_url, api_key=key, timeout=timeout, max_retries=0)  # None: OPENAI_BASE_URL
-
-    def ask(prompt: str, schema: dict) -> str:
-        form = {"name": schema["title"], "strict": True, "schema": schema}
-        try:
-            reply = client.chat.completions.create(
-                model=model,
-                messages=[{"role": "user", "content": prompt}],
-                temperature=0,
-                response_format={"type": "json_schema", "json_schema": form},
-            )
-        except (openai.AuthenticationError, openai.PermissionDeniedError, openai.NotFoundError) as error:
-            what = "check OPENAI_API_KEY, OPENAI_BASE_URL and RD_LLM_MODEL"
-            raise UserError(f"{client.base_url}: {_short(error)}; {what}") from None
-        except openai.APIStatusError as error:
-            reason = f"HTTP {error.status_code}: {_short(error)}"
-            if error.status_code in (408, 409, 429) or error.status_code >= 500:
-                raise Again(reason, _seconds(error.response.headers.get("retry-after"))) from None
-            raise Failed(reason) from None
-        except openai.APIError as error:  # time-outs and lost connections among them
-            raise Again(f"{type(error).__name__}: {_short(error)}") from None
-        choices = getattr(reply, "choices", None)
-        if not choices:
-            raise Again("a reply without choices")
-        if choices[0].message.refusal or choices[0].finish_reason == "content_filter":
-            raise Refused(choices[0].message.refusal or "content filter")
-        return choices[0].message.content or ""
-
-    return ask
-
-
-def _seconds(retry_after: str | None) -> float | None:
-    """Retry-After in its two forms, seconds or a date; None where it is missing or neither."""
-    if retry_after is None or re.fullmatch(r"\d+(\.\d+)?", retry_after):
-        return None if retry_after is None else float(retry_after)
-    try:
-        return max(0.0, (parsedate_to_datetime(retry_after) - datetime.now(UTC)).total_seconds())
-    except (ValueError, TypeError):
-        return None
-
-
-def local(name: str, longest: int = 200) -> Ask:
-    """A causal language model by hub name, folder or .gguf file; greedy. Raises UserError where it cannot be read."""
-    import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
-    path = Path(name)
-    place, more = (str(path.parent), {"gguf_file": path.name}) if path.suffix == ".gguf" else (name, {})
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(place, **more)
-        model = AutoModelForCausalLM.from_pretrained(place, dtype="auto", **more).eval()
-    except (OSError, ValueError, ImportError) as error:
-        raise UserError(f"language model {name}: {_short(error)}; name a hub model or a local folder") from None
-    model.to("cuda" if torch.cuda.is_available() else "cpu")
-
-    def ask(prompt: str, schema: dict) -> str:
-        if tokenizer.chat_template:
-            turns = [{"role": "user", "content": prompt}]
-            prompt = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
-        inputs = tokenizer(prompt, return_tensors="pt", add_special_tokens=not tokenizer.chat_template)
-        inputs = inputs.to(model.device)
-        with torch.inference_mode():
-            out = model.generate(**inputs, max_new_tokens=longest, do_sample=False, pad_token_id=tokenizer.eos_token_id)
-        return tokenizer.decode(out[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
-
-    return ask
-
-
 def client_from_environment(cache: Path | None) -> Client:
     """The server of OPENAI_BASE_URL or OPENAI_API_KEY, else the local model RD_LLM_MODEL. Raises UserError."""
     model = os.environ.get("RD_LLM_MODEL", "")
@@ -268,8 +166,19 @@ def annotate_reasons(turns: list[str], client: Client) -> list[list[tuple[int, i
         reply = client.answer(_prompt("reasons", turns, place), Reasons)
         spans = [locate(turns[place], phrase) for phrase in reply.phrases] if reply else []
         client.report["not_found"] += spans.count(None)
-        labels.append(sorted({span for span in spans if span}) if reply else None)
+        labels.append(_merged([span for span in spans if span]) if reply else None)
     return labels
+
+
+def _merged(spans: list[tuple[int, int]]) -> list[tuple[int, int]]:
+    """In order, those that overlap made one: the readers refuse reasons that overlap."""
+    merged: list[tuple[int, int]] = []
+    for start, end in sorted(spans):
+        if merged and start < merged[-1][1]:
+            merged[-1] = (merged[-1][0], max(merged[-1][1], end))
+        else:
+            merged.append((start, end))
+    return merged
 
 
 def annotate_intents(turns: list[str], client: Client) -> list[str | None]:
