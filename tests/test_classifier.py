@@ -48,7 +48,9 @@ def corpus(n: int = 12) -> Corpus:
 
 def settings() -> AnnotatorConfig:
     tiny = replace(MINI.annotators.era, steps=4, validate_every=2, save_every=2, warmup=1, batch=8, precision="fp32")
-    return AnnotatorConfig(era=tiny, tagger=tiny, predictor=tiny, folds=3, fold_share=0.5, max_subwords=32)
+    return AnnotatorConfig(
+        era=tiny, tagger=tiny, predictor=tiny, folds=3, fold_share=0.5, predictor_folds=True, max_subwords=32
+    )
 
 
 def load(name: str):

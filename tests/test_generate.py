@@ -190,7 +190,7 @@ def exact(top_k: int, top_p: float, temperature: float) -> torch.Tensor:
 
 @pytest.mark.parametrize(
     ("top_k", "top_p", "temperature"),
-    [(0, 1.0, 1.0), (0, 0.7, 1.0), (3, 1.0, 1.0), (3, 0.6, 1.0), (0, 0.8, 2.0), (2, 0.95, 0.5), (0, 0.0, 1.0)],
+    [(0, 1.0, 1.0), (0, 0.7, 1.0), (3, 1.0, 1.0), (3, 0.7, 1.0), (0, 0.8, 2.0), (2, 0.95, 0.5), (0, 0.0, 1.0)],
 )
 def test_sampled_frequencies_are_those_of_the_filtered_distribution(top_k, top_p, temperature):
     decode = Decode("sample", top_k=top_k, top_p=top_p, temperature=temperature)

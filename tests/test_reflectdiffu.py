@@ -58,7 +58,9 @@ def test_an_ablation_is_a_switch_and_changes_the_answer(switch):
     given = batch().unlabelled()
     whole, without = tiny("reflectdiffu").eval(), tiny("reflectdiffu", **{switch: False}).eval()
     assert without.config == replace(whole.config, **{switch: False})
-    fewer = {n.split(".")[0] for n, _ in whole.named_parameters()} - {n.split(".")[0] for n, _ in without.named_parameters()}
+    fewer = {n.split(".")[0] for n, _ in whole.named_parameters()} - {
+        n.split(".")[0] for n, _ in without.named_parameters()
+    }
     gone = {"era": set(), "experts": {"experts"}, "intent_twice": {"sampling", "correcting"}, "emu": {"emu"}}
     assert fewer == gone[switch]
     assert without.encode(given).memory.size(1) == given.source.size(1) + (2 if switch == "emu" else 3)

@@ -10,7 +10,9 @@ from rd.tables import cell, collect, footnotes, printed_table, table2, write_tab
 
 
 def metrics(seed, **values):
-    facts = dict(seed=seed, config="c0ffee", code="abc", corpus="mini", split="test", hardware="a machine", date="today")
+    facts = dict(
+        seed=seed, config="c0ffee", code="abc", corpus="mini", split="test", hardware="a machine", date="today"
+    )
     known = {"n": 247, "unk_rate": 1.5, "signature": "nrefs:1", "bleu_1": 10.0, "ppl": 40.0, "provenance": facts}
     return known | {"acc_emo": None, "notes": {"acc_emo": "the model names no emotion"}} | values
 

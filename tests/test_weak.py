@@ -24,7 +24,12 @@ def test_votes_are_averaged():
 
 
 def test_pmi_against_a_loop():
-    turns = [(["sad", "dog"], "sad"), (["sad", "cat"], "sad"), (["happy", "dog"], "joyful"), (["a", "a", "dog"], "joyful")]
+    turns = [
+        (["sad", "dog"], "sad"),
+        (["sad", "cat"], "sad"),
+        (["happy", "dog"], "joyful"),
+        (["a", "a", "dog"], "joyful"),
+    ]
     lexicon = PMILexicon(smoothing=1.0, full=1.0).fit(*zip(*turns, strict=True))
     totals = Counter(emotion for _, emotion in turns)
     for word in ("sad", "dog", "a"):

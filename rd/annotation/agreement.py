@@ -35,9 +35,7 @@ def intent_agreement(found: Sequence[str], gold: Sequence[str]) -> tuple[dict[st
     """
     strange = sorted({*found, *gold} - set(INTENTS))
     if len(found) != len(gold) or not gold or strange:
-        raise ValueError(
-            f"{len(found)} and {len(gold)} intents, unknown {strange}: give equal numbers of the nine"
-        )
+        raise ValueError(f"{len(found)} and {len(gold)} intents, unknown {strange}: give equal numbers of the nine")
     table = confusion_matrix(gold, found, labels=INTENTS)
     return {"n": len(gold), **_agreement(found, gold, INTENTS)}, pd.DataFrame(table, list(INTENTS), list(INTENTS))
 

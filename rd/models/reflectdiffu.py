@@ -45,7 +45,7 @@ class ReflectDiffu(Responder):
 
     def encode(self, batch: Batch, generator: torch.Generator | None = None) -> Context:
         """Memory = [final intent; Emofused] (B, L+3, D). Notes: all that losses and reports read."""
-        ctx = self.words(torch.full_like(batch.source[:, :1], Vocabulary.CTX))
+        ctx = self.words(batch.source.new_full((len(batch.ids), 1), Vocabulary.CTX))
         h, q = self.contagion(self.embed(batch.source), ctx, batch.reason, batch.mask, batch.features)
         emotion = self._emotion(q, batch.sentiment)  # (B, E) log-probabilities
         first = self.exploring(q, self.intents, batch.intent_prior)

@@ -23,6 +23,6 @@ class Transformer(Responder):
 
     def encode(self, batch: Batch, generator: torch.Generator | None = None) -> Context:
         """CTX is prepended: memory H (B, L+1, D)."""
-        source = torch.cat([torch.full_like(batch.source[:, :1], Vocabulary.CTX), batch.source], 1)
+        source = torch.cat([batch.source.new_full((len(batch.ids), 1), Vocabulary.CTX), batch.source], 1)
         mask = source != Vocabulary.PAD
         return Context(self.encoder(self.dropout(self.embed(source)), mask), mask)
