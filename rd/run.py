@@ -121,7 +121,7 @@ def train_run(
     """
     if name not in MODELS:
         raise UserError(f"{name}: no such model; choose one of {', '.join(MODELS)}")
-    _check_folder(out, config, resume)
+    _check_folder(out, config, resume, MODELS[name].reads_annotations)
     inputs = prepare(corpus, config, annotations=annotations, splits=("train", "valid"))
     generator = torch.Generator().manual_seed(config.train.seed)
     vectors, report = word_vectors(inputs.vocab, config.data.vectors, config.model.width, generator)
@@ -150,15 +150,16 @@ def train_run(
     return model
 
 
-def _check_folder(out: Path, config: Config, resume: bool) -> None:
+def _check_folder(out: Path, config: Config, resume: bool, reads_annotations: bool) -> None:
     """Nothing is written over, and a run goes on with the settings it began with (its number of steps may change)."""
     if not (out / "state.pt").exists():
         return
     if not resume:
         raise UserError(f"{out}: a run lies here already; give --resume to go on with it, or another --out")
-    begun = json.loads((out / "config.json").read_text())["config"]
+    begun, now = json.loads((out / "config.json").read_text())["config"], asdict(config)
     begun["train"]["steps"] = config.train.steps
-    if json.dumps(begun, sort_keys=True) != json.dumps(asdict(config), sort_keys=True):
+    parts = ("data", "model", "train", "annotators") if reads_annotations else ("data", "model", "train")
+    if any(begun[part] != now[part] for part in parts):
         raise UserError(f"{out / 'config.json'}: this run was begun with other settings; give another --out")
 
 

@@ -142,7 +142,7 @@ def test_saliency_is_gradient_times_input() -> None:
     for place in range(len(words)):
         step = 1e-4 * (owner == place).double()
         slope = (score(1 + step)[best] - score(1 - step)[best]) / 2e-4
-        assert found[place] == pytest.approx(float(slope), rel=1e-3, abs=1e-5)
+        assert found[place] == pytest.approx(slope.item(), rel=1e-3, abs=1e-5)
 
 
 def test_kappa_against_its_definition() -> None:

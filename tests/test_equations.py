@@ -50,7 +50,9 @@ def test_row_points_at_code_notebook_and_test(row: dict[str, str], root: Path) -
     assert name in {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}, row["test"]
 
 
-@pytest.mark.parametrize("path", ["rd.blocks.nothing", "rd.blocks.diffusion.Diffusion.no_such_step", "rd.models.emu.Emu"])
+@pytest.mark.parametrize(
+    "path", ["rd.blocks.nothing", "rd.blocks.diffusion.Diffusion.no_such_step", "rd.models.emu.Emu"]
+)
 def test_a_path_to_nothing_is_found(path: str) -> None:
     with pytest.raises((AttributeError, ImportError)):
         looked_up(path)
