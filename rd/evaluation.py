@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -60,6 +61,27 @@ def _named(notes: dict[str, torch.Tensor]) -> dict[str, list[str]]:
             index = notes[name] if notes[name].dim() == 1 else notes[name].argmax(-1)
             found[name] = [labels[i] for i in index.tolist()]
     return found
+
+
+def shareable(records: Iterable[dict[str, Any]], corpus: Corpus, run: int = 10) -> Iterator[dict[str, Any]]:
+    """The records for samples.jsonl: a reply that repeats `run` words in a row of the corpus is null, and says so.
+
+    EMPATHETICDIALOGUES may not be passed on, and a model can know a sentence by heart. The mini corpus is free.
+    """
+    known = set()
+    if corpus.name != "mini":
+        turns = {turn.text for split in corpus.splits.values() for dialogue in split for turn in dialogue.turns}
+        known = {gram for text in turns for gram in _grams(" ".join(tokenize(text)), run)}
+    for record in records:
+        if known.isdisjoint(_grams(record["reply"], run)):
+            yield record
+        else:
+            yield record | {"reply": None, "withheld": f"repeats {run} words in a row of the corpus"}
+
+
+def _grams(text: str, run: int) -> Iterator[int]:
+    words = re.findall(r"[a-z0-9']+", text)
+    return (hash(tuple(words[i : i + run])) for i in range(len(words) - run + 1))
 
 
 @torch.inference_mode()

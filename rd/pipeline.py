@@ -15,7 +15,7 @@ from rd.data.corpus import Corpus, read_corpus, samples
 from rd.data.intents import read_intents
 from rd.data.jsonl import write_lines
 from rd.errors import UserError
-from rd.evaluation import answer, measure, split_inputs
+from rd.evaluation import answer, measure, shareable, split_inputs
 from rd.generate import Decode
 from rd.run import FINISHED, MODELS, Run, load_run, save_json, settings, train_run
 
@@ -115,6 +115,6 @@ def evaluate_run(run: Run, corpus: Corpus, split: str, annotations: Annotations 
     """Answer the split greedily into RUN/samples.jsonl (ids and our replies only) and measure."""
     inputs = split_inputs(run, corpus, split, annotations)
     samples = run.folder / ("samples.jsonl" if split == "test" else f"samples-{split}.jsonl")
-    write_lines(samples, answer(run, inputs, split, Decode()))
-    replies = [json.loads(line)["reply"] for line in samples.read_text(encoding="utf-8").splitlines()]
-    return measure(run, inputs, split, replies)
+    records = list(answer(run, inputs, split, Decode()))
+    write_lines(samples, shareable(records, corpus))
+    return measure(run, inputs, split, [record["reply"] for record in records])

@@ -249,6 +249,17 @@ def test_same_seed_same_history_and_resumed_is_uninterrupted(case, tmp_path):
         assert_same_run(tmp_path / "whole", tmp_path / f"killed{at}")
 
 
+def test_each_step_has_its_own_chance_from_seed_and_step_alone(tmp_path):
+    drawn = {}
+    for run, (seed, elsewhere) in enumerate([(0, 1), (0, 2), (5, 1)]):
+        model, drawn[run] = tiny("transformer"), []
+        loss = model.loss
+        model.loss = lambda given, loss=loss, run=run: drawn[run].append(float(torch.rand(()))) or loss(given)
+        torch.manual_seed(elsewhere)  # what the process drew before is no matter
+        fit(model, epochs(), validate, train_config(steps=6, seed=seed), tmp_path / str(run))
+    assert drawn[0] == drawn[1] and len({*drawn[0], *drawn[2]}) == 12
+
+
 def test_another_seed_is_another_history(tmp_path):
     runs = [
         fit(tiny("transformer"), epochs(), validate, train_config(seed=seed), tmp_path / str(seed), log_every=2)
