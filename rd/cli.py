@@ -119,15 +119,11 @@ def _annotate(chosen: argparse.Namespace) -> None:
     from rd.pipeline import Pipeline
 
     desk = Pipeline(chosen.preset, data=chosen.data, out=chosen.results)
-    annotate_file(
-        chosen.what,
-        Path(chosen.source),
-        Path(chosen.out),
-        chosen.by,
-        desk.corpus,
-        desk.config,
-        desk.folder / "annotators",
+    where = desk.annotators_folder
+    report = annotate_file(
+        chosen.what, Path(chosen.source), Path(chosen.out), chosen.by, desk.corpus, desk.config, where
     )
+    _print(report, False)
 
 
 def _train(chosen: argparse.Namespace) -> None:

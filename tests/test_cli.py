@@ -124,3 +124,32 @@ def test_unknown_options_exit_with_2():
     with pytest.raises(SystemExit) as stop:
         main(["train"])
     assert stop.value.code == 2
+
+
+def test_annotate_by_gold_and_weak(tmp_path, capsys):
+    """Gold comes back from the corpus with its offsets; weak marks need no labels."""
+    from rd.data.corpus import read_corpus
+
+    dialogue = read_corpus().splits["test"][0]
+    source, out = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
+    source.write_text(json.dumps({"dialogue": [turn.text for turn in dialogue.turns], "mine": 1}) + "\n")
+    assert main(["annotate", "reasons", "--in", str(source), "--out", str(out), "--by", "gold"]) == 0
+    row = json.loads(out.read_text())
+    assert row["reasons"] == [[list(span) for span in turn.reasons] for turn in dialogue.turns[::2]]
+    assert row["mine"] == 1 and row["by"] == "gold"
+    assert main(["annotate", "intents", "--in", str(source), "--out", str(out), "--by", "gold"]) == 0
+    assert json.loads(out.read_text())["intents"] == [turn.intent for turn in dialogue.turns[1::2]]
+    assert main(["annotate", "reasons", "--in", str(source), "--out", str(out), "--by", "weak"]) == 0
+    marked = json.loads(out.read_text())["reasons"]
+    assert len(marked) == len(dialogue.turns[::2])
+    assert all(
+        0 <= a < b <= len(t.text) for t, spans in zip(dialogue.turns[::2], marked, strict=True) for a, b in spans
+    )
+
+
+def test_annotate_without_trained_annotators_says_what_to_do(tmp_path, capsys):
+    source = tmp_path / "in.jsonl"
+    source.write_text(json.dumps({"dialogue": ["I lost my keys."]}) + "\n")
+    arguments = ["annotate", "reasons", "--in", str(source), "--out", str(tmp_path / "o"), "--results", str(tmp_path)]
+    assert "not trained" in refused(arguments, capsys)
+    assert not (tmp_path / "o").exists()

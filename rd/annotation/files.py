@@ -21,41 +21,43 @@ Label = Callable[[list[str]], list[Any]]
 
 def annotate_file(
     what: str, source: Path, out: Path, by: str | None, corpus: Corpus, config: Config, where: Path
-) -> None:
+) -> dict[str, Any]:
     """Add "reasons" ([start, end) offsets per speaker turn) or "intents" (per listener turn) to every line, and "by".
 
     by: "era" and "tagger" are the annotators in the folder `where`; "gold" looks the dialogue up in `corpus`; "weak"
     needs no labels; "llm" reads its server or model from the environment. A label nobody could give is null.
+    Returns what was done: dialogues, by, and an LLM's counts (asked, cached, retried, refused, gave up, not found).
     Raises UserError for bad input, for a way that does not fit, and where gold labels are missing.
     """
     by = by or WAYS[what][0]
     if by not in WAYS[what]:
         raise UserError(f"--by {by}: cannot name {what}; choose one of {', '.join(WAYS[what])}")
     rows = read_dialogue_lines(source)
-    label = _labeller(what, by, corpus, config, where, out)
+    label, report = _labeller(what, by, corpus, config, where, out)
     labelled = [row | {what: label(row["dialogue"]), "by": by} for row in rows]
     write_lines(out, labelled)
+    return {"dialogues": len(rows), "by": by, **report}
 
 
-def _labeller(what: str, by: str, corpus: Corpus, config: Config, where: Path, out: Path) -> Label:
+def _labeller(what: str, by: str, corpus: Corpus, config: Config, where: Path, out: Path) -> tuple[Label, dict]:
     if by == "gold":
-        return _gold(what, corpus)
+        return _gold(what, corpus), {}
     if by == "weak":
-        return _weak(corpus)
+        return _weak(corpus), {}
     if by == "llm":
         client = client_from_environment(out.with_suffix(".cache.jsonl"))
         ask = annotate_reasons if what == "reasons" else annotate_intents
-        return lambda turns: ask(turns, client)
+        return lambda turns: ask(turns, client), client.report
     annotators = load_annotators(config.annotators, where)
     if what == "intents":
-        return lambda turns: _tagged(turns, annotators, config)
+        return lambda turns: _tagged(turns, annotators, config), {}
 
     def reasons(turns: list[str]) -> list[Any]:
         found = [words(turn) for turn in turns[::2]]
-        tags, _ = annotators.era.predict([[word.text for word in turn] for turn in found])
-        return [spans_from_tags(turn, list(row)) for turn, row in zip(found, tags, strict=True)]
+        marked = annotators.era.annotate([[word.text for word in turn] for turn in found])
+        return [spans_from_tags(turn, tags.tolist()) for turn, (tags, _) in zip(found, marked, strict=True)]
 
-    return reasons
+    return reasons, {}
 
 
 def _tagged(turns: list[str], annotators: Any, config: Config) -> list[str]:
