@@ -146,7 +146,7 @@ MINI = replace(
     preset="mini",
     data=replace(PAPER.data, min_count=1),
     model=replace(PAPER.model, width=96, heads=4, ffn=192, diffusion=replace(PAPER.model.diffusion, latent=16)),
-    train=replace(PAPER.train, steps=400, warmup=120, lr=1.0, validate_every=100, save_every=100),
+    train=replace(PAPER.train, steps=300, warmup=100, validate_every=100, save_every=100),
     annotators=AnnotatorConfig(
         era=replace(_BERT, steps=70, warmup=10, validate_every=35, save_every=70),
         tagger=replace(_BERT, steps=60, warmup=10, validate_every=30, save_every=60),

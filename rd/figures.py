@@ -52,7 +52,9 @@ def heat_map(
     options = {"cmap": "viridis", "annot": fmt is not None, "fmt": fmt or "", "linewidths": 0.5} | settings
     sns.heatmap(frame, ax=ax, cbar_kws={"label": value}, annot_kws={"size": 8}, **options)
     if marked is not None:
-        for row, column in np.argwhere(marked.loc[frame.index, frame.columns].to_numpy(dtype=bool)):
+        same = marked.index.equals(frame.index) and marked.columns.equals(frame.columns)
+        cells = marked if same else marked.loc[frame.index, frame.columns]  # by place where a label stands twice
+        for row, column in np.argwhere(cells.to_numpy(dtype=bool)):
             ax.add_patch(plt.Rectangle((column, row), 1, 1, fill=False, edgecolor="crimson", linewidth=1.6))
     ax.set(title=title, xlabel=x, ylabel=y)
     ax.set_xticks(np.arange(columns) + 0.5, [str(c) for c in frame.columns], rotation=40, ha="right")

@@ -86,6 +86,12 @@ def test_heat_map_writes_numbers_and_frames_the_marked_cells() -> None:
     assert fig.axes[1].get_ylabel() == "share"
 
 
+def test_heat_map_marks_by_place_where_a_word_stands_twice() -> None:
+    frame = pd.DataFrame([[0.1, 0.2, 0.3]], index=["vote"], columns=["i", "did", "i"])
+    marked = pd.DataFrame([[False, False, True]], index=frame.index, columns=frame.columns)
+    assert [patch.get_xy() for patch in heat_map(frame, marked=marked).axes[0].patches] == [(2, 0)]
+
+
 def test_curves_draw_every_point_of_the_rows() -> None:
     rows = [{"step": 1, "loss/a": 3.0}, {"step": 2, "loss/a": 2.0, "valid/f1": 0.5}, {"step": 4, "valid/f1": 0.7}]
     fig = curves(rows, ["loss/a"], ["valid/f1"], title="t")
