@@ -18,6 +18,7 @@ from rd.errors import UserError
 from rd.evaluation import answer, measure, shareable, split_inputs
 from rd.generate import Decode
 from rd.run import FINISHED, MODELS, Run, load_run, save_json, settings, train_run
+from rd.train import WEIGHTS
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,7 @@ class Pipeline:
     def trained(self, model: str, **changes: Any) -> Run:
         """The finished run of a model; trained where it is not finished. changes: ablation switches."""
         folder = self.run_folder(model + "".join(f"-{k}-{v}" for k, v in changes.items()))
-        if not (folder / FINISHED).exists():
+        if not all((folder / name).exists() for name in (FINISHED, WEIGHTS)):  # a fresh clone has results, no weights
             config = replace(self.config, model=replace(self.config.model, **changes))
             needed = self.needed(model)
             train_run(model, self.corpus, config, folder, needed, True, self.annotators_folder)

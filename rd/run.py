@@ -122,6 +122,8 @@ def train_run(
     if name not in MODELS:
         raise UserError(f"{name}: no such model; choose one of {', '.join(MODELS)}")
     _check_folder(out, config, resume, MODELS[name].reads_annotations)
+    for stale in (FINISHED, "metrics.json", "samples.jsonl"):  # figures of a run whose weights are gone
+        (out / stale).unlink(missing_ok=True)
     inputs = prepare(corpus, config, annotations=annotations, splits=("train", "valid"))
     generator = torch.Generator().manual_seed(config.train.seed)
     vectors, report = word_vectors(inputs.vocab, config.data.vectors, config.model.width, generator)

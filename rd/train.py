@@ -23,6 +23,8 @@ from tqdm import tqdm
 from rd.config import TrainConfig
 from rd.errors import UserError
 
+WEIGHTS = "best.safetensors"  # of the best validation; not committed, so a clone may have a run's figures without it
+
 
 class TrainingError(RuntimeError):
     """A loss was NaN or infinite; the state before that step is saved."""
@@ -98,8 +100,8 @@ def fit(
                     _save(out / "state.pt", model, optimizer, state)
     finally:  # Ctrl-C is a kill: the last state stands, for one taken in mid-step would be of no step
         bar.close()
-    if (out / "best.safetensors").exists():
-        model.load_state_dict(load_file(out / "best.safetensors"))
+    if (out / WEIGHTS).exists():
+        model.load_state_dict(load_file(out / WEIGHTS))
     return history.rows
 
 
@@ -142,7 +144,7 @@ def _validate(model, validate, state, history, out, accelerator, config) -> None
     if found["score"] < state["best"]:
         state["best"], state["stale"] = found["score"], 0
         if accelerator.is_main_process:
-            _replace(out / "best.safetensors", lambda path: save_file(_tensors(model), path))
+            _replace(out / WEIGHTS, lambda path: save_file(_tensors(model), path))
     else:
         state["stale"] += 1
 

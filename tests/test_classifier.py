@@ -197,6 +197,16 @@ def test_another_setting_is_refused_and_an_unfinished_stage_is_not_taken(tmp_pat
         annotate_corpus(data, replace(config, scope="context"), tmp_path, load=load)
 
 
+def test_figures_without_weights_are_no_finished_stage(tmp_path: Path) -> None:
+    data, config = corpus(), settings()
+    train_tagger(data, config, tmp_path, load=load)
+    weights, figures = tmp_path / "tagger" / "best.safetensors", tmp_path / "tagger" / "metrics.json"
+    before = weights.read_bytes(), figures.read_text()
+    weights.unlink()  # as in a fresh clone: weights are not committed
+    train_tagger(data, config, tmp_path, load=load)
+    assert (weights.read_bytes(), figures.read_text()) == before
+
+
 def test_folds_split_dialogues_and_the_table_takes_the_commonest() -> None:
     folds = [fold_of(f"d{i}", 3) for i in range(300)]
     assert min(folds.count(f) for f in range(3)) > 60

@@ -29,6 +29,7 @@ from rd.labels import INTENTS
 from rd.models.annotator import ERA
 from rd.models.bert import load_bert
 from rd.models.classifier import BertClassifier, predictor_row, tagger_row
+from rd.train import WEIGHTS
 
 
 @dataclass
@@ -130,7 +131,7 @@ def annotate_corpus(
 def load_annotators(settings: AnnotatorConfig, out: str | Path, load=load_bert) -> Annotators:
     """The three finished full models under `out`. Raises UserError where one is missing."""
     for name in ("era", "tagger", "predictor"):
-        if not (Path(out) / name / "metrics.json").is_file():
+        if not all((Path(out) / name / file).is_file() for file in ("metrics.json", WEIGHTS)):
             raise UserError(f"{out}/{name}: this annotator is not trained; train a model with annotations first")
     nothing = Corpus("none", {"train": ()})
     return Annotators(

@@ -24,7 +24,7 @@ from rd.labels import INTENTS
 from rd.models.annotator import ERA, UNLABELLED
 from rd.models.bert import load_bert
 from rd.models.classifier import BertClassifier, Row, predictor_row, tagger_row
-from rd.train import fit
+from rd.train import WEIGHTS, fit
 
 Load = Callable[[str], tuple[Any, Any]]
 
@@ -168,6 +168,7 @@ def _stage(
     """Train `model` into `folder`. metrics.json is written last: it marks the end."""
     model.bert.get_input_embeddings().weight.requires_grad_(False)  # half the weights; few steps hardly move them
     folder.mkdir(parents=True, exist_ok=True)
+    (folder / "metrics.json").unlink(missing_ok=True)  # of weights that are gone
     (folder / "config.json").write_text(json.dumps({"train": asdict(config), "annotators": asdict(settings)}, indent=1))
     fit(model, batches, validate, config, folder, resume=True, progress=folder.name)
     measured = {split: quality(model, rows) for split, rows in gold.items()}
@@ -179,7 +180,7 @@ def _stage(
 
 def _finished(folder: Path, config: TrainConfig) -> bool:
     """Whether a finished stage lies in `folder`. Raises UserError if it was trained with another TrainConfig."""
-    if not (folder / "metrics.json").exists():
+    if not all((folder / name).exists() for name in ("metrics.json", WEIGHTS)):  # a fresh clone has figures, no weights
         return False
     if json.loads((folder / "config.json").read_text())["train"] != asdict(config):
         raise UserError(f"{folder}/config.json: trained with other settings; give another folder or delete this one")
