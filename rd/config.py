@@ -16,7 +16,6 @@ class DataConfig:
     min_count: int = 2  # ours: words seen once train <unk>; the UNK rate is reported beside PPL
     vectors: str = "glove-6b-50d"  # offline default; the paper: glove.6B.300d (give the file's path)
     max_context: int = 200  # L   ours: the last 200 words; longer contexts are cut at the front
-    max_response: int = 50  # T   protocol: 50 decoding steps; longer gold replies are kept whole in scoring
 
 
 @dataclass(frozen=True)
@@ -41,7 +40,6 @@ class ModelConfig:
     layers: int = 1  # peers: one layer each side
     ffn: int = 600  # ours: 2 D
     dropout: float = 0.2  # peers: 0.1 to 0.2
-    label_smoothing: float = 0.0  # PPL is reported on unsmoothed likelihoods
     tied: bool = True  # output matrix = word embeddings; chosen on validation (papers/notes.md)
     bert_width: int = 384  # Db  of the frozen annotator's features
     temperature: float = 0.1  # tau of NT-Xent (Chen et al. 2020) and of the semantic intent scores

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor, nn
 
+from rd.blocks.dropout import Dropout
 from rd.blocks.pointer import PointerGenerator
 from rd.blocks.transformer import Decoder, Keys, positions
 from rd.config import ModelConfig
@@ -59,7 +60,7 @@ class Responder(nn.Module):
         self.pointer = PointerGenerator(width)
         self.project = nn.Linear(width, width, bias=False)
         self.bias = nn.Parameter(torch.zeros(len(vectors)))
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
         if not config.tied:
             self.out = nn.Linear(width, len(vectors), bias=False)
 

@@ -141,8 +141,9 @@ def train_run(
     def batches(epoch: int):
         return shuffled(inputs.examples["train"], inputs.collate, config.train.batch, config.train.seed, epoch)
 
-    history = fit(model, batches, validator(inputs), config.train, out, resume, progress=name)
+    # before the loop: the code that trains is the one that was loaded
     facts = provenance(model=name, config=config.digest(), seed=config.train.seed, data=corpus.sha256)
+    history = fit(model, batches, validator(inputs), config.train, out, resume, progress=name)
     trained = {
         "steps": history[-1]["step"],
         "parameters": sum(p.numel() for p in model.parameters()),

@@ -8,6 +8,8 @@ import math
 import torch
 from torch import Tensor, nn
 
+from rd.blocks.dropout import Dropout
+
 
 class Attention(nn.Module):
     """Multi-head attention; `heads` divides `width`. `source` is the width of keys and values, if another."""
@@ -20,7 +22,7 @@ class Attention(nn.Module):
         self.query = nn.Linear(width, width)
         self.key_value = nn.Linear(source or width, 2 * width)
         self.output = nn.Linear(width, width)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def keys(self, source: Tensor) -> tuple[Tensor, Tensor]:
         """source (B, S, Ds) -> keys and values, each (B, heads, S, D/heads)."""

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from rd.blocks.attention import Attention
+from rd.blocks.dropout import Dropout
 
 Keys = tuple[Tensor, Tensor]
 
@@ -21,7 +22,7 @@ class FeedForward(nn.Sequential):
     """Two linear layers with a ReLU: (..., D) -> (..., D)."""
 
     def __init__(self, width: int, hidden: int, dropout: float) -> None:
-        super().__init__(nn.Linear(width, hidden), nn.ReLU(), nn.Dropout(dropout), nn.Linear(hidden, width))
+        super().__init__(nn.Linear(width, hidden), nn.ReLU(), Dropout(dropout), nn.Linear(hidden, width))
 
 
 class EncoderLayer(nn.Module):
@@ -32,7 +33,7 @@ class EncoderLayer(nn.Module):
         self.attend = Attention(width, heads, dropout)
         self.feed = FeedForward(width, ffn, dropout)
         self.norms = nn.ModuleList([nn.LayerNorm(width), nn.LayerNorm(width)])
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
         """x (B, L, D), mask (B, L) True at words -> (B, L, D)."""
@@ -65,7 +66,7 @@ class DecoderLayer(nn.Module):
         self.cross = Attention(width, heads, dropout)
         self.feed = FeedForward(width, ffn, dropout)
         self.norms = nn.ModuleList([nn.LayerNorm(width) for _ in range(3)])
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def forward(
         self, x: Tensor, memory: Keys, memory_mask: Tensor, past: Keys | None

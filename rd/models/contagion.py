@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from rd.blocks.attention import Attention
+from rd.blocks.dropout import Dropout
 from rd.blocks.transformer import Encoder
 from rd.config import ModelConfig
 from rd.labels import TAGS
@@ -20,7 +21,7 @@ class ContagionEncoder(nn.Module):
         super().__init__()
         self.era = config.era
         self.encoder = Encoder(config.width, config.heads, config.ffn, config.layers, config.dropout)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
         if self.era:
             self.reasons = nn.Embedding(len(TAGS), config.width)
             nn.init.normal_(self.reasons.weight, std=0.1)  # small beside E^W: a mark shades a word
