@@ -153,11 +153,11 @@ def _generate(chosen: argparse.Namespace) -> None:
 
 
 def _evaluate(chosen: argparse.Namespace) -> None:
-    from rd.pipeline import evaluate_run, open_run
+    from rd.pipeline import evaluate_run, open_run, open_tagger
     from rd.run import save_json
 
     run, corpus, annotations = open_run(chosen.run, chosen.data, chosen.split)
-    found = evaluate_run(run, corpus, chosen.split, annotations)
+    found = evaluate_run(run, corpus, chosen.split, annotations, open_tagger(run))
     target = run.folder / ("metrics.json" if chosen.split == "test" else f"metrics-{chosen.split}.json")
     save_json(target, found)
     _print({name: value for name, value in found.items() if name not in ("provenance", "notes")}, False)

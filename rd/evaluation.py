@@ -5,19 +5,22 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
 from tqdm import tqdm
 
+from rd.annotation.annotations import Tagger
 from rd.data.batch import UNLABELLED, in_order
 from rd.data.corpus import Corpus, samples
 from rd.data.text import tokenize
 from rd.errors import UserError
 from rd.generate import Decode, generate, in_words
+from rd.intent_accuracy import next_intent, reply_intent
 from rd.labels import EMOTIONS, INTENTS
-from rd.metrics import accuracy, intent_scores, load_metric, macro_f1, perplexity
+from rd.metrics import accuracy, load_metric, macro_f1, perplexity
 from rd.provenance import provenance
 from rd.run import Inputs, Run, device, prepare
 
@@ -34,7 +37,7 @@ def split_inputs(run: Run, corpus: Corpus, split: str, annotations: Any = None) 
         raise UserError(f"--split {split}: the corpus has no such split; it has {', '.join(corpus.splits)}")
     if type(run.model).reads_annotations and annotations is None:
         raise UserError(f"{run.folder}: {run.name} reads ERA's tags and p_intent; the annotators are missing")
-    return prepare(corpus, run.config, run.vocab, annotations, (split,))
+    return prepare(corpus, run.config, run.vocab, annotations, (split,), run.model.pieces)
 
 
 def answer(
@@ -98,8 +101,13 @@ def likelihoods(run: Run, inputs: Inputs, split: str, size: int = 64) -> dict[st
     return {name: np.stack([row[name] for row in rows]) for name in rows[0]}
 
 
-def measure(run: Run, inputs: Inputs, split: str, replies: Sequence[str]) -> dict[str, Any]:
-    """metrics.json: every metric of the protocol that can be computed here; null with a reason under "notes" else."""
+def measure(
+    run: Run, inputs: Inputs, split: str, replies: Sequence[str], tagger: Tagger | None = None
+) -> dict[str, Any]:
+    """metrics.json: every metric of the protocol that can be computed here; null with a reason under "notes" else.
+
+    tagger: reads the intents of our replies.
+    """
     targets = [sample.target.text for sample in samples(inputs.corpus.splits[split])]
     tokens = [tokenize(text) for text in targets]
     scores = load_metric().compute(predictions=list(replies), references=[" ".join(t) for t in tokens])
@@ -107,11 +115,14 @@ def measure(run: Run, inputs: Inputs, split: str, replies: Sequence[str]) -> dic
     rows = likelihoods(run, inputs, split)
     found: dict[str, Any] = {**scores, **perplexity(rows["nll"], rows["words"])}
     found["unk_rate"] = 100 * run.vocab.unk_rate(tokens)
-    for scored in (_emotion_scores, _intent_scores):
-        values, reasons = scored(rows, inputs, split)
+    for values, reasons in (
+        _emotion_scores(rows, inputs, split),
+        next_intent(rows, inputs.corpus, split),
+        reply_intent(rows, replies, inputs.corpus, split, tagger),
+    ):
         found |= values
         notes |= reasons
-    found |= dict.fromkeys(NOT_COMPUTED)
+    found |= batch_routed(run, inputs, split) | dict.fromkeys(NOT_COMPUTED)
     found["provenance"] = provenance(
         model=run.name,
         config=run.config.digest(),
@@ -141,29 +152,14 @@ def _emotion_scores(rows: dict[str, np.ndarray], inputs: Inputs, split: str) -> 
     return {"acc_emo": None, "f1_emo": None}, {"acc_emo": reason, "f1_emo": reason}
 
 
-def _intent_scores(rows: dict[str, np.ndarray], inputs: Inputs, split: str) -> tuple[dict, dict]:
-    """Against gold intents only: the tagger's labels never judge."""
-    keys = ("acc_intent", "acc_intent_top3", "acc_intent_majority", "acc_intent_per_emotion", "acc_intent_first")
-    gold, emotions = _gold_intents(inputs.corpus, split)
-    seen, felt = _gold_intents(inputs.corpus, "train") if "train" in inputs.corpus.splits else ([], [])
-    known = gold != UNLABELLED
-    if not known.any() or not len(seen) or not (seen != UNLABELLED).any():
-        reason = "no gold intents for this split, or none on train to count the majority on"
-        return dict.fromkeys(keys), dict.fromkeys(keys, reason)
-    train = (seen[seen != UNLABELLED], felt[seen != UNLABELLED])
-    guess = rows.get("final", np.zeros((len(gold), len(INTENTS))))[known]
-    found = intent_scores(guess, gold[known], emotions[known], *train)
-    notes = {"acc_intent": f"{int(known.sum())} samples with gold intents"}
-    if "final" not in rows:
-        found |= {"acc_intent": None, "acc_intent_top3": None, "acc_intent_first": None}
-        return found, dict.fromkeys(("acc_intent", "acc_intent_top3", "acc_intent_first"), "the model names no intent")
-    found["acc_intent_first"] = accuracy(rows["first"][known].argmax(-1), gold[known])
-    return found, notes
-
-
-def _gold_intents(corpus: Corpus, split: str) -> tuple[np.ndarray, np.ndarray]:
-    """Gold intent and emotion of every sample of a split, as indices; UNLABELLED where there is none."""
-    every = samples(corpus.splits[split])
-    intents = [INTENTS.index(s.target.intent) if s.target.intent else UNLABELLED for s in every]
-    emotions = [EMOTIONS.index(s.dialogue.emotion) if s.dialogue.emotion else UNLABELLED for s in every]
-    return np.array(intents), np.array(emotions)
+def batch_routed(run: Run, inputs: Inputs, split: str) -> dict[str, Any]:
+    """acc_emo_batch: Acc_emo of the same weights where the letter of eq. 4 rules (batches of 64 by length)."""
+    own = run.model.config
+    if own.routing == "batch" or not own.experts or not type(run.model).reads_annotations:
+        return {}
+    run.model.config = replace(own, routing="batch")
+    try:
+        rows = likelihoods(run, inputs, split)
+    finally:
+        run.model.config = own
+    return {f"{name}_batch": value for name, value in _emotion_scores(rows, inputs, split)[0].items()}

@@ -8,7 +8,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from rd.annotation.annotations import Annotations, Annotators, annotate_corpus, load_annotators
+from rd.annotation.annotations import (
+    Annotations,
+    Annotators,
+    Tagger,
+    annotate_corpus,
+    load_annotators,
+    load_tagger,
+)
 from rd.annotation.view import View, view
 from rd.config import Config
 from rd.data.corpus import Corpus, read_corpus, samples
@@ -89,7 +96,8 @@ class Pipeline:
         run = self.trained(model)
         target = run.folder / "metrics.json"
         if not target.exists():
-            save_json(target, evaluate_run(run, self.corpus, split, self.needed(model)))
+            tagger = open_tagger(run, self.annotators_folder)
+            save_json(target, evaluate_run(run, self.corpus, split, self.needed(model), tagger))
         return json.loads(target.read_text())
 
 
@@ -112,10 +120,21 @@ def open_run(folder: str, data: str, split: str = "test") -> tuple[Run, Corpus, 
     return run, corpus, annotators and view(annotators, samples(corpus.splits[split]))
 
 
-def evaluate_run(run: Run, corpus: Corpus, split: str, annotations: Annotations | View | None) -> dict[str, Any]:
+def open_tagger(run: Run, annotators: Path | None = None) -> Tagger | None:
+    """The intent tagger that reads a run's replies: its own annotators' or the one beside it. None if there is none."""
+    where = run.described.get("annotators", "../annotators")
+    try:
+        return load_tagger(run.config.annotators, annotators or (run.folder / where).resolve())
+    except UserError:
+        return None
+
+
+def evaluate_run(
+    run: Run, corpus: Corpus, split: str, annotations: Annotations | View | None, tagger: Tagger | None = None
+) -> dict[str, Any]:
     """Answer the split greedily into RUN/samples.jsonl (ids and our replies only) and measure."""
     inputs = split_inputs(run, corpus, split, annotations)
     samples = run.folder / ("samples.jsonl" if split == "test" else f"samples-{split}.jsonl")
     records = list(answer(run, inputs, split, Decode()))
     write_lines(samples, shareable(records, corpus))
-    return measure(run, inputs, split, [record["reply"] for record in records])
+    return measure(run, inputs, split, [record["reply"] for record in records], tagger)

@@ -14,7 +14,7 @@ from rd.blocks.dropout import Dropout
 from rd.blocks.pointer import PointerGenerator
 from rd.blocks.transformer import Decoder, Keys, positions
 from rd.config import ModelConfig
-from rd.data.batch import Batch
+from rd.data.batch import Batch, Pieces
 from rd.data.text import Vocabulary
 
 
@@ -49,6 +49,7 @@ class Responder(nn.Module):
     """Word embeddings, decoder, pointer generator; subclasses add the context."""
 
     reads_annotations = False  # tags r, vectors h~, p_intent: such a model cannot run without the annotators
+    pieces: Pieces | None = None  # a model that runs BERT itself: how it wants its turns (`Batch.turns`)
 
     def __init__(self, config: ModelConfig, vectors: Tensor) -> None:
         """vectors (V, D): initial word embeddings E^W."""
@@ -79,6 +80,10 @@ class Responder(nn.Module):
     def hits(self, batch: Batch, context: Context) -> dict[str, Tensor]:
         """Right or wrong per labelled sample for what the model names (emotion, intent); nothing by default."""
         return {}
+
+    def groups(self) -> list[dict]:
+        """Groups of weights for the optimiser; "scale" multiplies the learning rate of one."""
+        return [{"params": [p for p in self.parameters() if p.requires_grad]}]
 
     # --- embedding and words -------------------------------------------------------------------------------------
 

@@ -13,13 +13,16 @@ import torch
 from safetensors.torch import load_file
 from vaderSentiment.vaderSentiment import SentimentIntensityAnalyzer
 
+from rd.annotation.annotations import load_era
+from rd.annotation.distil import new_era
 from rd.config import PRESETS, Config, from_dict
-from rd.data.batch import Collate, Example, encode, in_order, shuffled
+from rd.data.batch import UNLABELLED, Collate, Example, Pieces, encode, in_order, shuffled
 from rd.data.corpus import Corpus, samples
 from rd.data.text import Vocabulary, tokenize
 from rd.data.vectors import word_vectors
 from rd.errors import UserError
 from rd.metrics import perplexity
+from rd.models.bert import load_bert
 from rd.models.reflectdiffu import ReflectDiffu
 from rd.models.transformer import Transformer
 from rd.provenance import provenance
@@ -65,9 +68,17 @@ def build_vocabulary(corpus: Corpus, config: Config) -> Vocabulary:
 
 
 def prepare(
-    corpus: Corpus, config: Config, vocab: Vocabulary | None = None, annotations: Any = None, splits: tuple = ()
+    corpus: Corpus,
+    config: Config,
+    vocab: Vocabulary | None = None,
+    annotations: Any = None,
+    splits: tuple = (),
+    pieces: Pieces | None = None,
 ) -> Inputs:
-    """Examples of the named splits (all by default). `annotations` gives tags, h~, p_intent and intent labels."""
+    """Examples of the named splits (all by default). `annotations` gives tags, h~, p_intent and intent labels.
+
+    pieces: `Responder.pieces` of the model that will read them.
+    """
     vocab = vocab or build_vocabulary(corpus, config)
     priors = None if annotations is None else annotations.priors
     intents = None if annotations is None else annotations.intents
@@ -82,7 +93,10 @@ def prepare(
         split: encode(samples(corpus.splits[split]), vocab, config.data.max_context, compound, intents, priors)
         for split in splits or corpus.splits
     }
-    return Inputs(corpus, vocab, examples, Collate(vocab, None if annotations is None else annotations.lookup))
+    seen = frozenset() if annotations is None else annotations.seen
+    for rows in examples.values():
+        rows[:] = [replace(e, emotion=UNLABELLED) if e.id.rpartition(":")[0] in seen else e for e in rows]
+    return Inputs(corpus, vocab, examples, Collate(vocab, None if annotations is None else annotations.lookup, pieces))
 
 
 def validator(inputs: Inputs, split: str = "valid", size: int = 64) -> Callable[[torch.nn.Module], dict[str, float]]:
@@ -130,7 +144,10 @@ def train_run(
     with torch.random.fork_rng():
         torch.manual_seed(config.train.seed)
         extra = {} if annotations is None else {"reference": annotations.reference}
+        if config.model.joint:
+            extra["era"] = load_era(config.annotators, annotators)
         model = MODELS[name](config.model, vectors, **extra)
+    inputs.collate.pieces = model.pieces
     out.mkdir(parents=True, exist_ok=True)
     inputs.vocab.save(out / "vocabulary.json")
     described = {"model": name, "config": asdict(config), "digest": config.digest(), "vectors": report}
@@ -197,7 +214,8 @@ def load_run(folder: str | Path) -> Run:
     except (ValueError, KeyError) as error:
         raise UserError(f"{folder / 'config.json'}: not a run of this version ({error}); train it again") from None
     vocab = Vocabulary.load(folder / "vocabulary.json")
-    model = model_class(config.model, torch.zeros(len(vocab), config.model.width))
+    extra = {"era": new_era(config.annotators, *load_bert(config.annotators.bert))} if config.model.joint else {}
+    model = model_class(config.model, torch.zeros(len(vocab), config.model.width), **extra)
     try:
         model.load_state_dict(load_file(folder / "best.safetensors"))
     except RuntimeError as error:

@@ -58,9 +58,9 @@ def fit(
         raise UserError(f"{out}: a run lies here already; give --resume to go on with it, or another --out")
     # "no": the precision is `_autocast`'s; Accelerator's own is one for the whole process and stays on the model
     accelerator = Accelerator(mixed_precision="no", cpu=not torch.cuda.is_available())
-    parameters = [p for p in model.parameters() if p.requires_grad]
+    groups = model.groups() if hasattr(model, "groups") else [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(
-        parameters, lr=0.0, betas=(0.9, config.beta2), eps=1e-9, weight_decay=config.weight_decay, fused=True
+        groups, lr=0.0, betas=(0.9, config.beta2), eps=1e-9, weight_decay=config.weight_decay, fused=True
     )
     wrapped, optimizer = accelerator.prepare(model, optimizer)
     state = {"step": 0, "best": math.inf, "stale": 0, "seconds": 0.0, "sums": {}}
@@ -119,7 +119,7 @@ def _step(wrapped, batch, optimizer, rate, config, step, accelerator) -> dict[st
         norm = float(accelerator.clip_grad_norm_(wrapped.parameters(), config.clip))
         if math.isfinite(norm):
             for group in optimizer.param_groups:
-                group["lr"] = rate
+                group["lr"] = rate * group.get("scale", 1.0)
             optimizer.step()
         else:
             values["gradient"] = norm

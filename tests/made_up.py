@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from tiny_bert import random_bert
 from torch import Tensor, nn
 
 from rd.config import DiffusionConfig, ModelConfig, TrainConfig
@@ -17,6 +18,7 @@ from rd.data.batch import Annotate, Batch, Collate, Example, encode, shuffled
 from rd.data.corpus import Dialogue, Sample, Turn
 from rd.data.text import Vocabulary, tokenize
 from rd.labels import EMOTIONS, INTENTS
+from rd.models.annotator import ERA
 from rd.responder import Responder
 from rd.run import MODELS
 
@@ -24,6 +26,7 @@ KNOWN = "i you the a dog cat rain sun lost found my your was is very so happy sa
 NAMES = "quillon bastra merivo tandek vupola".split()  # the vocabulary lacks them: they can only be copied
 VOCAB = Vocabulary.build([KNOWN])
 BERT = 8  # Db
+PIECES = ERA(*random_bert(BERT)).pieces
 
 # Every model of the tables, and the four ablations: the contract holds for each. A baseline is added by its name.
 CASES: dict[str, dict] = {
@@ -33,6 +36,7 @@ CASES: dict[str, dict] = {
     "reflectdiffu without experts": {"experts": False},
     "reflectdiffu without intent_twice": {"intent_twice": False},
     "reflectdiffu without emu": {"emu": False},
+    "reflectdiffu with BERT": {"joint": True},
 }
 
 
@@ -48,7 +52,8 @@ def tiny(case: str, seed: int = 0, vocab: Vocabulary = VOCAB, **changes) -> Resp
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         config = model_config(**{**CASES[case], **changes})
-        return MODELS[case.split()[0]](config, torch.randn(len(vocab), config.width))
+        extra = {"era": ERA(*random_bert(BERT))} if config.joint else {}
+        return MODELS[case.split()[0]](config, torch.randn(len(vocab), config.width), **extra)
 
 
 def train_config(**changes) -> TrainConfig:
@@ -94,8 +99,8 @@ def examples(count: int, seed: int = 0, max_context: int = 200) -> list[Example]
 
 
 def collate(lookup: Annotate | None = annotate) -> Collate:
-    """Examples to a batch, with made-up annotations."""
-    return Collate(VOCAB, lookup)
+    """Examples to a batch, with made-up annotations, and subwords for the models that run BERT."""
+    return Collate(VOCAB, lookup, PIECES)
 
 
 def batch(count: int = 6, seed: int = 0) -> Batch:

@@ -11,17 +11,20 @@ import pytest
 import torch
 from tiny_bert import random_bert
 
-from rd.annotation.annotations import annotate_corpus, load_annotators, reference_table
+from rd.annotation import distil
+from rd.annotation.annotations import _seen, annotate_corpus, load_annotators, reference_table
 from rd.annotation.distil import train_tagger
 from rd.annotation.quality import intent_quality
 from rd.annotation.rows import fold_of
 from rd.config import MINI, AnnotatorConfig
+from rd.data.batch import UNLABELLED
 from rd.data.corpus import Corpus, Dialogue, Turn, samples
 from rd.data.text import tokenize
 from rd.errors import UserError
 from rd.labels import EMOTIONS, INTENTS
 from rd.models.bert import encode_segments, load_bert
 from rd.models.classifier import BertClassifier, Row, emotion_row, predictor_row, tagger_row
+from rd.run import prepare
 
 TALK = Dialogue(
     "talk:1",
@@ -182,6 +185,30 @@ def test_annotations_of_a_corpus_cross_fitted_and_resumed(tmp_path: Path) -> Non
     assert before == {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.safetensors")}
     assert again.intents == found.intents
     assert not list(tmp_path.rglob("state.pt"))
+
+
+def test_no_dialogue_teaches_its_emotion_to_both_era_and_the_experts(tmp_path: Path, monkeypatch) -> None:
+    """ERA's batches hold the dialogues with reasons and no other; a responder's examples lack just those emotions."""
+    whole = corpus()
+    bare = [replace(d, turns=tuple(replace(t, reasons=None) for t in d.turns)) for d in whole.splits["train"][:5]]
+    data = replace(whole, splits=whole.splits | {"train": (*bare, *whole.splits["train"][5:])})
+    taught, collate = set(), distil.turn_batch
+
+    def spy(items, *rest):
+        taught.update(item.id.rpartition(":")[0] for item in items)
+        return collate(items, *rest)
+
+    monkeypatch.setattr(distil, "turn_batch", spy)
+    found = annotate_corpus(data, settings(), tmp_path, crossfit=False, load=load)
+    assert taught == found.seen == {d.id for d in data.splits["train"][5:]}
+    inputs = prepare(data, replace(MINI, annotators=settings()), annotations=found)
+    for split, examples in inputs.examples.items():
+        for example in examples:
+            hidden = example.id.rpartition(":")[0] in found.seen
+            assert hidden == (example.emotion == UNLABELLED), example.id
+            assert not hidden or split == "train"
+    assert _seen(whole.splits["train"], settings()) == set()  # all have reasons: no other would be left to learn from
+    assert _seen(data.splits["train"], replace(settings(), era_emotion=0.0)) == set()
 
 
 def test_another_setting_is_refused_and_an_unfinished_stage_is_not_taken(tmp_path: Path) -> None:

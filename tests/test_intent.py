@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -78,6 +79,21 @@ def test_the_polarities_never_mix_before_they_are_fused(chance, first):
     with torch.no_grad():
         assert_close(unit.mimic(x, first)[0], unit.mimic(changed, first)[0])
         assert not torch.allclose(unit.mimic(x, first)[1], unit.mimic(changed, first)[1])
+
+
+@pytest.mark.parametrize("sampler", ["ddim", "ddpm"])
+def test_an_answer_s_mimicry_repeats_and_batch_mates_change_nothing(chance, first, sampler):
+    torch.manual_seed(0)
+    settings = replace(model_config().diffusion, sampler=sampler, start=5)
+    unit = MimicryUnit(model_config(diffusion=settings)).eval()
+    x = torch.randn(2, B, WIDTH, generator=chance)
+    with torch.no_grad():
+        whole = unit.mimic(x, first)
+        assert_close(unit.mimic(x, first), whole, rtol=0, atol=0)
+        for b in range(B):
+            assert_close(unit.mimic(x[:, b : b + 1], first[b : b + 1])[:, 0], whole[:, b], rtol=1e-4, atol=1e-5)
+    drawn = unit.train().mimic(x, first, chance)
+    assert not torch.allclose(drawn, whole)
 
 
 def test_the_noise_loss_reaches_the_denoiser_and_not_what_it_denoises(chance, first):

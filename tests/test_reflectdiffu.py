@@ -6,12 +6,13 @@ from dataclasses import replace
 
 import pytest
 import torch
-from made_up import batch, tiny
+from made_up import batch, examples, tiny
 from torch.testing import assert_close
 
 from rd.blocks.contrastive import nt_xent
+from rd.data.text import tokenize
 
-EMOTION, TWICE = {"contrast", "emotion"}, {"intent", "kl_pos", "kl_neg", "policy"}
+EMOTION, TWICE = {"contrast", "emotion"}, {"intent", "intent_first", "kl_pos", "kl_neg", "policy"}
 
 
 def terms(**weights) -> dict[str, torch.Tensor]:
@@ -38,10 +39,12 @@ def test_the_emotion_loss_is_cross_entropy_and_contrast():
     assert_close(found["contrast"], nt_xent(notes["q"], given.emotion, model.config.temperature))
 
 
-def test_the_intent_loss_is_that_of_the_final_intent():
+def test_the_intent_losses_are_those_of_the_final_and_of_the_first_intent():
     model, given = tiny("reflectdiffu").eval(), batch()
-    final = model.encode(given.unlabelled()).notes["final"]
-    assert_close(model.loss(given)["intent"], -final[torch.arange(len(final)), given.intent].mean())
+    notes = model.encode(given.unlabelled()).notes
+    found, rows = model.loss(given), torch.arange(len(given.intent))
+    assert_close(found["intent"], -notes["final"][rows, given.intent].mean())
+    assert_close(found["intent_first"], -notes["first"][rows, given.intent].log().mean())
 
 
 def test_the_memory_is_the_final_intent_the_mimicked_emotion_and_the_words():
@@ -64,3 +67,21 @@ def test_an_ablation_is_a_switch_and_changes_the_answer(switch):
     gone = {"era": set(), "experts": {"experts"}, "intent_twice": {"sampling", "correcting"}, "emu": {"emu"}}
     assert fewer == gone[switch]
     assert without.encode(given).memory.size(1) == given.source.size(1) + (2 if switch == "emu" else 3)
+
+
+def test_joint_training_reads_its_own_bert_turn_by_turn():
+    """h~ of each word computed one turn at a time; BERT learns, at its own rate, and the heads for tags do not."""
+    model, given = tiny("reflectdiffu with BERT").eval(), batch()
+    vectors = model._vectors(given)
+    for b, example in enumerate(examples(6)):
+        turns = [tokenize(text) for text in example.texts]
+        alone = [model.annotator.encode(model.pieces([words]))[0, : len(words)] for words in turns]
+        assert_close(vectors[b, : len(example.words)], torch.cat(alone)[-len(example.words) :], rtol=1e-4, atol=1e-5)
+    groups = model.groups()
+    assert [g.get("scale") for g in groups] == [None, model.config.joint_rate]
+    learned = {id(p) for g in groups for p in g["params"]}
+    fixed = ("annotator.emission", "annotator.crf", "annotator.emotion", "annotator.bert.pooler")
+    for name, weight in model.named_parameters():
+        assert (id(weight) in learned) != name.startswith(fixed), name
+    with pytest.raises(ValueError, match="ERA"):
+        type(model)(model.config, torch.zeros(9, model.config.width))

@@ -1,8 +1,9 @@
 """Everything a responder reads from the annotators: tags and h~ of each turn, p_intent of each sample, intent labels.
 
 Train turns with reason labels get the tags of the fold that never saw them; h~ always comes from the one full ERA,
-since the vector spaces of two ERAs do not agree. p_intent is cross-fitted where the config says so: a predictor that
-saw each sample about once does not know it by heart.
+since the vector spaces of two ERAs do not agree. ERA learned the emotions of the dialogues with reason labels, so h~
+tells them too well: a responder does not learn emotions from those (`seen`), if there are others. p_intent is
+cross-fitted where the config says so: a predictor that saw each sample about once does not know it by heart.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import torch
 from torch import Tensor
 
 from rd.annotation.distil import train_era, train_predictor, train_tagger
-from rd.annotation.rows import fold_of
+from rd.annotation.rows import fold_of, has_reasons
 from rd.annotation.table1 import reference_table
 from rd.config import AnnotatorConfig
 from rd.data.corpus import Corpus, Dialogue, Sample, samples
@@ -43,6 +44,7 @@ class Annotations:
     intents: dict[str, str]  # sample id -> intent of the gold reply
     sources: dict[str, str]  # sample id -> "gold" | "tagger"
     reference: Tensor  # (E, I) bool, the derived Table 1
+    seen: frozenset[str] = frozenset()  # train dialogues whose emotions ERA learned: not for the experts
 
     def lookup(self, sample: str, text: str) -> tuple[np.ndarray, np.ndarray]:
         """Tags uint8 (n,) and h~ float16 (n, Db) of a context turn of a sample. Raises KeyError for an unknown text."""
@@ -58,11 +60,24 @@ class Annotations:
 
 
 @dataclass
+class Tagger:
+    """The intent tagger and how it was told to read."""
+
+    model: BertClassifier
+    before: bool
+
+    def intents(self, chosen: Sequence[Sample]) -> dict[str, str]:
+        """Sample id -> intent of the target turn."""
+        found = self.model.predict([tagger_row(s, self.before) for s in chosen]).argmax(-1)
+        return {sample.id: INTENTS[i] for sample, i in zip(chosen, found)}
+
+
+@dataclass
 class Annotators:
     """The full models, for dialogues that are in no store."""
 
     era: ERA
-    tagger: BertClassifier
+    tagger: Tagger
     predictor: BertClassifier
 
     def lookup(self, sample: str, text: str) -> tuple[np.ndarray, np.ndarray]:
@@ -72,11 +87,6 @@ class Annotators:
     def priors(self, chosen: Sequence[Sample]) -> dict[str, np.ndarray]:
         """Sample id -> p_intent float32 (I,), from the contexts alone."""
         return dict(zip((s.id for s in chosen), self.predictor.predict([predictor_row(s) for s in chosen])))
-
-    def intents(self, chosen: Sequence[Sample], settings: AnnotatorConfig) -> dict[str, str]:
-        """Sample id -> the tagger's intent of the reply."""
-        found = self.tagger.predict([tagger_row(s, settings.tagger_before) for s in chosen]).argmax(-1)
-        return {sample.id: INTENTS[i] for sample, i in zip(chosen, found)}
 
 
 def annotate_corpus(
@@ -111,7 +121,7 @@ def annotate_corpus(
         mine = [d for d in corpus.splits["train"] if fold[d.id] == f]
         era = train_era(corpus, settings, out, fold=f, load=load)
         # only turns with reason labels were learned from: the full ERA has not seen the tags of the others
-        learned = [d for d in mine if any(turn.reasons is not None for turn in d.turns)]
+        learned = [d for d in mine if has_reasons(d)]
         job = _era_job(era, learned, learned, vectors=False)
         fold_tags.append(FeatureStore.build(out / "features", weights(out / "era" / f"fold{f}"), *job))
         if settings.predictor_folds:
@@ -125,20 +135,42 @@ def annotate_corpus(
         intents,
         sources,
         torch.from_numpy(reference_table(corpus.splits["train"], intents)),
+        _seen(corpus.splits["train"], settings),
     )
+
+
+def _seen(train: Sequence[Dialogue], settings: AnnotatorConfig) -> frozenset[str]:
+    """Dialogues whose emotions ERA learned. None where it learned all: then nobody else would be left to learn from."""
+    learned = [d.id for d in train if has_reasons(d)] if settings.era_emotion else []
+    return frozenset(learned if len(learned) < len(train) else ())
 
 
 def load_annotators(settings: AnnotatorConfig, out: str | Path, load=load_bert) -> Annotators:
     """The three finished full models under `out`. Raises UserError where one is missing."""
-    for name in ("era", "tagger", "predictor"):
-        if not all((Path(out) / name / file).is_file() for file in ("metrics.json", WEIGHTS)):
-            raise UserError(f"{out}/{name}: this annotator is not trained; train a model with annotations first")
     nothing = Corpus("none", {"train": ()})
     return Annotators(
-        train_era(nothing, settings, out, load=load),
-        train_tagger(nothing, settings, out, load=load),
-        train_predictor(nothing, settings, out, {}, load=load),
+        load_era(settings, out, load),
+        load_tagger(settings, out, load),
+        train_predictor(nothing, settings, _trained(out, "predictor"), {}, load=load),
     )
+
+
+def load_era(settings: AnnotatorConfig, out: str | Path, load=load_bert) -> ERA:
+    """The finished ERA under `out`. Raises UserError where it is missing."""
+    return train_era(Corpus("none", {"train": ()}), settings, _trained(out, "era"), load=load)
+
+
+def load_tagger(settings: AnnotatorConfig, out: str | Path, load=load_bert) -> Tagger:
+    """The finished intent tagger under `out`. Raises UserError where it is missing."""
+    model = train_tagger(Corpus("none", {"train": ()}), settings, _trained(out, "tagger"), load=load)
+    return Tagger(model, settings.tagger_before)
+
+
+def _trained(out: str | Path, name: str) -> Path:
+    """`out`, if a trained annotator of that name lies in it."""
+    if not all((Path(out) / name / file).is_file() for file in ("metrics.json", WEIGHTS)):
+        raise UserError(f"{out}/{name}: this annotator is not trained; train a model with annotations first")
+    return Path(out)
 
 
 def weights(folder: Path) -> str:

@@ -32,9 +32,9 @@ Load = Callable[[str], tuple[Any, Any]]
 def train_era(
     corpus: Corpus, settings: AnnotatorConfig, out: Path, fold: int | None = None, load: Load = load_bert
 ) -> ERA:
-    """ERA on the train split, into out/era or out/era/fold<f>.
+    """ERA on the train dialogues with reason labels, into out/era or out/era/fold<f>.
 
-    An epoch is every turn with reason labels and, for the full model, a third of the others (their emotion only).
+    It learns their emotions too, and no other's: h~ of all other dialogues is clean for the experts that learn from it.
     """
     config = _fold_config(settings.era, settings, fold)
     tokenizer, bert = load(settings.bert)
@@ -42,9 +42,7 @@ def train_era(
     folder = _folder(out, "era", fold)
     if _finished(folder, config):
         return _loaded(model, folder)
-    items = speaker_items(_outside(corpus, settings, fold))
-    tagged = [item for item in items if item.tags is not None]
-    rest = [item for item in items if item.tags is None] if fold is None and settings.era_emotion else []
+    tagged = [item for item in speaker_items(_outside(corpus, settings, fold)) if item.tags is not None]
     gold = {
         split: [item for item in speaker_items(corpus.splits.get(split, ())) if item.tags is not None]
         for split in _measured(fold)
@@ -54,8 +52,7 @@ def train_era(
         return turn_batch(chosen, tokenizer, settings.max_subwords)
 
     def batches(epoch: int) -> Lazy:
-        rows = tagged + rest[epoch % 3 :: 3]
-        return Lazy(rows, lambda item: len(item.words), config.batch, config.seed, epoch, make)
+        return Lazy(tagged, lambda item: len(item.words), config.batch, config.seed, epoch, make)
 
     def validate(model: ERA) -> dict[str, float]:
         found = reason_quality(model, gold["valid"], choose=True)  # best.safetensors keeps the threshold

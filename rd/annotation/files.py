@@ -62,7 +62,7 @@ def _labeller(what: str, by: str, corpus: Corpus, config: Config, where: Path, o
 
 def _tagged(turns: list[str], annotators: Any, config: Config) -> list[str]:
     every = samples([Dialogue("own", None, "", tuple(Turn(text) for text in turns))])
-    named = annotators.intents(every, config.annotators) if every else {}
+    named = annotators.tagger.intents(every) if every else {}
     return [named[sample.id] for sample in every]
 
 

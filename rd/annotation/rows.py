@@ -36,6 +36,11 @@ def fold_of(dialogue: str, folds: int) -> int:
     return int(hashlib.sha256(dialogue.encode()).hexdigest()[:8], 16) % folds
 
 
+def has_reasons(dialogue: Dialogue) -> bool:
+    """Whether any turn has reason labels (an empty list is a label too)."""
+    return any(turn.reasons is not None for turn in dialogue.turns)
+
+
 def emotion_id(dialogue: Dialogue) -> int:
     """Index of the dialogue's emotion, UNLABELLED without one."""
     return EMOTIONS.index(dialogue.emotion) if dialogue.emotion else UNLABELLED

@@ -19,6 +19,7 @@ class View:
     found: dict[str, tuple[np.ndarray, np.ndarray]]
     priors: dict[str, np.ndarray]
     intents: None = None
+    seen: frozenset[str] = frozenset()
 
     def lookup(self, sample: str, text: str) -> tuple[np.ndarray, np.ndarray]:
         """Tags uint8 (n,) and h~ float16 (n, Db) of a context turn."""

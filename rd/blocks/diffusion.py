@@ -17,10 +17,14 @@ from torch import Tensor, nn
 Predictor = Callable[[Tensor, Tensor], Tensor]  # (x_n (..., B, D), n (B,)) -> eps_hat (..., B, D)
 
 
-def normal_like(x: Tensor, generator: torch.Generator | None = None) -> Tensor:
-    """float32 standard normal noise shaped like x and on its device, drawn where the generator lives."""
+def normal_like(x: Tensor, generator: torch.Generator | None = None, shared: bool = False) -> Tensor:
+    """float32 standard normal noise (..., B, D) like x and on its device, drawn where the generator lives.
+
+    shared: one draw for all B, so that batch mates do not matter.
+    """
     device = x.device if generator is None else generator.device
-    return torch.randn(x.shape, device=device, generator=generator).to(x.device)
+    shape = (*x.shape[:-2], 1, x.size(-1)) if shared else x.shape
+    return torch.randn(shape, device=device, generator=generator).to(x.device).expand_as(x)
 
 
 class Diffusion(nn.Module):
@@ -54,15 +58,25 @@ class Diffusion(nn.Module):
         beta, noise = self.beta[n][:, None], self.noise_level[n].sqrt()[:, None]  # (B, 1)
         return (xn.float() - beta / noise * eps_hat.float()) / (1 - beta).sqrt()
 
-    def step(self, xn: Tensor, n: Tensor, eps_hat: Tensor, generator: torch.Generator | None = None) -> Tensor:
+    def step(
+        self, xn: Tensor, n: Tensor, eps_hat: Tensor, generator: torch.Generator | None = None, shared: bool = False
+    ) -> Tensor:
         """One ancestral step x_n -> x_{n-1}; no noise is added at n = 0. xn (..., B, D), n (B,) -> (..., B, D)."""
-        return self.posterior_mean(xn, n, eps_hat) + self.sigma2[n].sqrt()[:, None] * normal_like(xn, generator)
+        spread = self.sigma2[n].sqrt()[:, None]  # (B, 1)
+        return self.posterior_mean(xn, n, eps_hat) + spread * normal_like(xn, generator, shared)
 
-    def ddpm(self, x: Tensor, start: int, predict: Predictor, generator: torch.Generator | None = None) -> Tensor:
+    def ddpm(
+        self,
+        x: Tensor,
+        start: int,
+        predict: Predictor,
+        generator: torch.Generator | None = None,
+        shared: bool = False,
+    ) -> Tensor:
         """Ancestral chain from x = x_start to the clean vector, start + 1 steps. x (..., B, D) -> (..., B, D)."""
         for level in self.levels(start, start + 1):
             n = self._level(x, level)
-            x = self.step(x, n, predict(x, n), generator)
+            x = self.step(x, n, predict(x, n), generator, shared)
         return x
 
     def ddim(self, x: Tensor, start: int, k: int, predict: Predictor) -> Tensor:

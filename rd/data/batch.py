@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -14,6 +15,14 @@ from rd.data.text import Vocabulary, tokenize
 from rd.labels import EMOTIONS, INTENTS
 
 UNLABELLED = -100  # index that cross entropy ignores
+
+
+class Turns(NamedTuple):
+    """The N context turns of a batch as subwords, for a model that runs BERT itself, and where each word stands."""
+
+    pieces: tuple[Tensor, ...]  # what the model's own `pieces` made of the turns
+    row: Tensor  # (B, L) the turn of a word, 0..N-1
+    place: Tensor  # (B, L) its place in that turn
 
 
 @dataclass(frozen=True)
@@ -29,6 +38,7 @@ class Batch:
     features: Tensor | None  # (B, L, Db) h~ of eq. 15
     intent_prior: Tensor | None  # (B, I) p_intent of eq. 5
     sentiment: Tensor  # (B,) VADER compound of the speaker's turns
+    turns: Turns | None = None  # only where the model runs BERT itself (joint)
     target: Tensor | None = None  # (B, T) word ids with EOS
     target_ext: Tensor | None = None  # (B, T) extended ids with EOS
     emotion: Tensor | None = None  # (B,)
@@ -45,8 +55,14 @@ class Batch:
 
     def to(self, device: torch.device | str) -> Batch:
         """The same batch with its tensors on `device`."""
-        moved = {f.name: getattr(self, f.name) for f in fields(self)}
-        return Batch(**{k: v.to(device, non_blocking=True) if isinstance(v, Tensor) else v for k, v in moved.items()})
+        return Batch(**{f.name: _moved(getattr(self, f.name), device) for f in fields(self)})
+
+
+def _moved(value: Any, device: torch.device | str) -> Any:
+    """A tensor, or a named tuple of them, on the device; anything else as it is."""
+    if isinstance(value, Tensor):
+        return value.to(device, non_blocking=True)
+    return type(value)(*(_moved(v, device) for v in value)) if isinstance(value, tuple) else value
 
 
 @dataclass(frozen=True)
@@ -100,13 +116,17 @@ def encode(
 
 
 Annotate = Callable[[str, str], tuple[np.ndarray, np.ndarray]]  # (sample id, turn text) -> tags (n,), h~ (n, Db)
+Pieces = Callable[[list[list[str]]], tuple[Tensor, ...]]  # the words of N turns -> their subwords
 
 
 class Collate:
-    """Examples to a Batch. `annotate` gives ERA's tags and vectors of a turn; without it tags are 0, features None."""
+    """Examples to a Batch. `annotate` gives ERA's tags and vectors of a turn; without it tags are 0, features None.
 
-    def __init__(self, vocab: Vocabulary, annotate: Annotate | None = None) -> None:
-        self.vocab, self.annotate = vocab, annotate
+    pieces: the subwords of the turns too (`Batch.turns`), for a model that runs BERT itself.
+    """
+
+    def __init__(self, vocab: Vocabulary, annotate: Annotate | None = None, pieces: Pieces | None = None) -> None:
+        self.vocab, self.annotate, self.pieces = vocab, annotate, pieces
 
     def __call__(self, examples: Sequence[Example]) -> Batch:
         """Pads to the longest of these examples."""
@@ -125,6 +145,7 @@ class Collate:
             features=None if features[0] is None else _pad(features).float(),
             intent_prior=None if priors[0] is None else torch.as_tensor(np.stack(priors), dtype=torch.float32),
             sentiment=torch.tensor([e.sentiment for e in examples], dtype=torch.float32),
+            turns=self.pieces and self._turns(examples),
             target=target_ext.masked_fill(target_ext >= len(self.vocab), Vocabulary.UNK),
             target_ext=target_ext,
             emotion=torch.tensor([e.emotion for e in examples]),
@@ -141,6 +162,15 @@ class Collate:
             for w, i in zip(words, ids, strict=True)
         ]
         return np.asarray(extended, dtype=np.int64)  # said, as an empty list would become floats
+
+    def _turns(self, examples: Sequence[Example]) -> Turns:
+        texts = list(dict.fromkeys(text for example in examples for text in example.texts))
+        words, number = [tokenize(text) for text in texts], {text: i for i, text in enumerate(texts)}
+        own = [[number[text] for text in example.texts] for example in examples]
+        rows = [np.concatenate([np.full(len(words[i]), i) for i in mine]) for mine in own]
+        places = [np.concatenate([np.arange(len(words[i])) for i in mine]) for mine in own]
+        rows, places = ([a[-len(e.words) :] for a, e in zip(each, examples, strict=True)] for each in (rows, places))
+        return Turns(self.pieces(words), _pad(rows), _pad(places))
 
     def _annotations(self, example: Example) -> tuple[np.ndarray, np.ndarray | None]:
         if self.annotate is None:

@@ -78,6 +78,10 @@ class ERA(nn.Module):
         self.emotion = nn.Linear(self.width, len(EMOTIONS))
         self.register_buffer("threshold", torch.tensor(0.5))  # chosen on valid; kept with the weights
 
+    def pieces(self, word_lists: Sequence[Sequence[str]]) -> WordPieces:
+        """The words of B turns as subwords; at most `max_subwords` of each."""
+        return encode_words(self.tokenizer, word_lists, self.max_subwords)
+
     def encode(self, pieces: WordPieces, dialogue: Tensor | None = None, turn: Tensor | None = None) -> Tensor:
         """h~ of eq. 15, (B, L, Db); zeros at padding and at words cut off. dialogue, turn (B,): for scope "context"."""
         hidden = self.bert(input_ids=pieces.ids, attention_mask=pieces.attention).last_hidden_state  # (B, S, Db)
@@ -162,7 +166,7 @@ class ERA(nn.Module):
         size = len(word_lists) if dialogue else batch
         for start in range(0, len(word_lists), max(size, 1)):
             chosen = order[start : start + size]
-            pieces = encode_words(self.tokenizer, [word_lists[i] for i in chosen], self.max_subwords)
+            pieces = self.pieces([word_lists[i] for i in chosen])
             pieces = WordPieces(*(t.to(device) for t in pieces))
             turn = torch.arange(len(chosen), device=device)
             with torch.autocast(device.type, torch.bfloat16):

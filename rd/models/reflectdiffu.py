@@ -11,6 +11,7 @@ from rd.config import ModelConfig
 from rd.data.batch import UNLABELLED, Batch
 from rd.data.text import Vocabulary
 from rd.labels import EMOTIONS, INTENTS, POSITIVE
+from rd.models.annotator import ERA
 from rd.models.contagion import ContagionEncoder, mean_words
 from rd.models.intent import Correcting, Exploring, MimicryUnit, Sampled, Sampling
 from rd.responder import Context, Responder
@@ -21,9 +22,23 @@ class ReflectDiffu(Responder):
 
     reads_annotations = True
 
-    def __init__(self, config: ModelConfig, vectors: Tensor, reference: Tensor | None = None) -> None:
-        """reference (E, I) bool: the derived Table 1. Without: all intents (before loading weights)."""
+    def __init__(
+        self, config: ModelConfig, vectors: Tensor, reference: Tensor | None = None, era: ERA | None = None
+    ) -> None:
+        """reference (E, I) bool: the derived Table 1. Without: all intents (before loading weights).
+
+        era: the annotator that trains along where config.joint is set (it is changed); else it is not looked at.
+        Raises ValueError where config.joint is set and there is none.
+        """
         super().__init__(config, vectors)
+        if config.joint:
+            if era is None:
+                raise ValueError("joint training needs the annotator ERA")
+            self.annotator, self.pieces = era, era.pieces
+            # the tags stay those of the frozen ERA; a pooler nobody reads
+            for part in (era.emission, era.crf, era.emotion, getattr(era.bert, "pooler", None)):
+                for weight in () if part is None else part.parameters():
+                    weight.requires_grad_(False)
         width = config.width
         if reference is None:
             reference = torch.ones(len(EMOTIONS), len(INTENTS), dtype=torch.bool)
@@ -46,7 +61,8 @@ class ReflectDiffu(Responder):
     def encode(self, batch: Batch, generator: torch.Generator | None = None) -> Context:
         """Memory = [final intent; Emofused] (B, L+3, D). Notes: all that losses and reports read."""
         ctx = self.words(batch.source.new_full((len(batch.ids), 1), Vocabulary.CTX))
-        h, q = self.contagion(self.embed(batch.source), ctx, batch.reason, batch.mask, batch.features)
+        features = self._vectors(batch) if self.config.joint else batch.features
+        h, q = self.contagion(self.embed(batch.source), ctx, batch.reason, batch.mask, features)
         emotion = self._emotion(q, batch.sentiment)  # (B, E) log-probabilities
         first = self.exploring(q, self.intents, batch.intent_prior)
         notes = {"q": q, "emotion": emotion, "first": first}
@@ -84,6 +100,8 @@ class ReflectDiffu(Responder):
             twice |= {"kl_pos": both[0], "kl_neg": both[1]}
             notes["noise_error"] = noise
         if config.intent_twice:
+            # its own: through the correction alone, p_semantic learned to name one intent for everyone
+            twice["intent_first"] = _nll(notes["first"].clamp_min(1e-6).log(), batch.intent)
             twice["policy"] = self._policy_loss(notes)
         return {k: config.emotion_weight * v for k, v in emotion.items()} | {
             k: config.twice_weight * v for k, v in twice.items()
@@ -98,6 +116,19 @@ class ReflectDiffu(Responder):
             "acc_intent": (notes["final"].argmax(-1) == batch.intent)[known],
             "acc_intent_first": (notes["first"].argmax(-1) == batch.intent)[known],
         }
+
+    def groups(self) -> list[dict]:
+        """The optimiser's groups: BERT, where it trains along, learns at joint_rate of the rate."""
+        if not self.config.joint:
+            return super().groups()
+        learned = [(name.startswith("annotator."), p) for name, p in self.named_parameters() if p.requires_grad]
+        own, bert = ([p for inside, p in learned if inside == side] for side in (False, True))
+        return [{"params": own}, {"params": bert, "scale": self.config.joint_rate}]
+
+    def _vectors(self, batch: Batch) -> Tensor:
+        """h~ of the context words (B, L, Db) from BERT, with its gradient."""
+        vectors = self.annotator.encode(batch.turns.pieces)  # (N, words of a turn, Db)
+        return vectors[batch.turns.row, batch.turns.place] * batch.mask[..., None]
 
     def _emotion(self, q: Tensor, sentiment: Tensor) -> Tensor:
         if self.config.experts:
