@@ -11,7 +11,7 @@ import torch
 from made_up import annotate, collate, examples
 from torch.testing import assert_close
 
-from rd.data.batch import UNLABELLED, Batches, Collate, encode, in_order, shuffled
+from rd.data.batch import UNLABELLED, Batches, Collate, Turns, encode, in_order, shuffled
 from rd.data.corpus import Dialogue, Sample, Turn
 from rd.data.text import Vocabulary, tokenize
 from rd.labels import EMOTIONS, INTENTS
@@ -104,7 +104,11 @@ def test_moving_a_batch_moves_all_of_it():
     moved = batch.to("meta")
     for name, value in vars(batch).items():
         new = getattr(moved, name)
-        assert new.device.type == "meta" if isinstance(value, torch.Tensor) else new == value, name
+        if isinstance(value, Turns):
+            assert type(new.pieces) is type(value.pieces)
+            assert {t.device.type for t in (*new.pieces, new.row, new.place)} == {"meta"}
+        else:
+            assert new.device.type == "meta" if isinstance(value, torch.Tensor) else new == value, name
     assert batch.unlabelled().to("cpu").target is None
 
 
