@@ -68,6 +68,15 @@ def build_parser() -> argparse.ArgumentParser:
         verb.add_argument("--data", default="", metavar="DIR")
     for verb in (answer, evaluate):
         verb.add_argument("--split", default="test")
+    evaluate.add_argument(
+        "--neural",
+        nargs="?",
+        type=int,
+        const=0,
+        default=None,
+        metavar="N",
+        help="also BERTScore, BARTScore and GPTScore of the first N replies (all), where their networks can be had",
+    )
     answer.add_argument("--out", default=None, metavar="FILE.jsonl")
     answer.add_argument("--decode", default="greedy", choices=("greedy", "beam", "sample"))
     answer.add_argument("--seed", type=int, default=0)
@@ -156,8 +165,10 @@ def _evaluate(chosen: argparse.Namespace) -> None:
     from rd.pipeline import evaluate_run, open_run, open_tagger
     from rd.run import save_json
 
+    if (chosen.neural or 0) < 0:
+        raise UserError(f"--neural {chosen.neural}: give the number of replies, or nothing for all of them")
     run, corpus, annotations = open_run(chosen.run, chosen.data, chosen.split)
-    found = evaluate_run(run, corpus, chosen.split, annotations, open_tagger(run))
+    found = evaluate_run(run, corpus, chosen.split, annotations, open_tagger(run), chosen.neural)
     target = run.folder / ("metrics.json" if chosen.split == "test" else f"metrics-{chosen.split}.json")
     save_json(target, found)
     _print({name: value for name, value in found.items() if name not in ("provenance", "notes")}, False)

@@ -95,7 +95,7 @@ class AnnotatorConfig:
     attention: bool = True  # eq. 14-15
     crf: bool = True  # eq. 16; off: softmax
     residual: bool = False  # h + h~ in place of h~; off is the paper's letter
-    era_emotion: float = 0.1  # weight of ERA's auxiliary emotion loss; chosen on validation (papers/notes.md)
+    era_emotion: float = 0.25  # weight of ERA's auxiliary emotion loss; chosen on validation (papers/notes.md)
     predictor_emotion: float = 0.5  # the same for the intent predictor
     tagger_before: bool = True  # the tagger also reads the speaker turn before
     tagger_extra: bool = False  # EmpatheticIntents rows in the tagger's training

