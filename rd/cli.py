@@ -59,6 +59,13 @@ def build_parser() -> argparse.ArgumentParser:
     train.add_argument("--max-steps", type=int, default=None)
     train.add_argument("--out", default=None, metavar="RUN")
     train.add_argument("--resume", action="store_true")
+    train.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="PART.NAME=VALUE",
+        help="another value than the preset's: model.joint=true, model.era=false, data.vectors=glove.6B.300d.txt, ...",
+    )
 
     answer = _verb(verbs, "generate", _generate, "answer a split")
     evaluate = _verb(verbs, "evaluate", _evaluate, "answer a split and measure: RUN/metrics.json")
@@ -139,7 +146,7 @@ def _train(chosen: argparse.Namespace) -> None:
     from rd.pipeline import Pipeline
     from rd.run import train_run
 
-    desk = Pipeline(chosen.preset, chosen.seed, chosen.data, max_steps=chosen.max_steps)
+    desk = Pipeline(chosen.preset, chosen.seed, chosen.data, max_steps=chosen.max_steps, changes=tuple(chosen.set))
     folder = Path(chosen.out) if chosen.out else desk.run_folder(chosen.model)
     train_run(
         chosen.model, desk.corpus, desk.config, folder, desk.needed(chosen.model), chosen.resume, desk.annotators_folder
@@ -198,7 +205,7 @@ def _ask() -> str:
 
 
 def _reproduce(chosen: argparse.Namespace) -> None:
-    from rd.run import settings
+    from rd.settings import settings
 
     settings(chosen.preset)
     snakefile = Path(__file__).parent.parent / "Snakefile"

@@ -24,7 +24,8 @@ from rd.data.jsonl import write_lines
 from rd.errors import UserError
 from rd.evaluation import answer, measure, shareable, split_inputs
 from rd.generate import Decode
-from rd.run import FINISHED, MODELS, Run, load_run, save_json, settings, train_run
+from rd.run import FINISHED, MODELS, Run, load_run, save_json, train_run
+from rd.settings import settings
 from rd.train import WEIGHTS
 
 
@@ -37,11 +38,12 @@ class Pipeline:
     data: str = ""
     out: str = "results"
     max_steps: int | None = None
+    changes: tuple[str, ...] = ()  # such as "model.joint=true": see `rd.settings.settings`
 
     @cached_property
     def config(self) -> Config:
-        """The preset's settings with this seed. Raises UserError for an unknown preset."""
-        return settings(self.preset, self.seed, self.max_steps)
+        """The preset's settings with this seed. Raises UserError for an unknown preset or setting."""
+        return settings(self.preset, self.seed, self.max_steps, self.changes)
 
     @cached_property
     def corpus(self) -> Corpus:

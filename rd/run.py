@@ -15,7 +15,7 @@ from vaderSentiment.vaderSentiment import SentimentIntensityAnalyzer
 
 from rd.annotation.annotations import load_era
 from rd.annotation.distil import new_era
-from rd.config import PRESETS, Config, from_dict
+from rd.config import Config, from_dict
 from rd.data.batch import UNLABELLED, Collate, Example, Pieces, encode, in_order, shuffled
 from rd.data.corpus import Corpus, samples
 from rd.data.text import Vocabulary, tokenize
@@ -41,17 +41,6 @@ class Inputs:
     vocab: Vocabulary
     examples: dict[str, list[Example]]
     collate: Collate
-
-
-def settings(preset: str, seed: int = 0, max_steps: int | None = None) -> Config:
-    """A preset with its seed, perhaps cut short. Raises UserError for an unknown preset."""
-    if preset not in PRESETS:
-        raise UserError(f"--preset {preset}: no such preset; choose one of {', '.join(PRESETS)}")
-    config = PRESETS[preset]
-    steps = config.train.steps if max_steps is None else max_steps
-    if steps < 1:
-        raise UserError(f"--max-steps {max_steps}: give a whole number of at least 1")
-    return replace(config, train=replace(config.train, seed=seed, steps=steps))
 
 
 def sentiment() -> Callable[[str], float]:
@@ -138,6 +127,11 @@ def train_run(
     _check_folder(out, config, resume, MODELS[name].reads_annotations)
     for stale in (FINISHED, "metrics.json", "samples.jsonl"):  # figures of a run whose weights are gone
         (out / stale).unlink(missing_ok=True)
+    if annotations is not None and annotations.store.width != config.model.bert_width:
+        raise UserError(
+            f"{config.annotators.bert}: its vectors are {annotations.store.width} wide and the model expects "
+            f"{config.model.bert_width}; give --set model.bert_width={annotations.store.width}"
+        )
     inputs = prepare(corpus, config, annotations=annotations, splits=("train", "valid"))
     generator = torch.Generator().manual_seed(config.train.seed)
     vectors, report = word_vectors(inputs.vocab, config.data.vectors, config.model.width, generator)

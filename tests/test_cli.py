@@ -7,6 +7,7 @@ import pytest
 import torch
 
 import rd.run
+import rd.settings
 from rd.cli import main
 from rd.config import MINI
 
@@ -24,7 +25,7 @@ def run(tmp_path_factory):
         train=replace(MINI.train, steps=12, validate_every=6, save_every=6, precision="fp32"),
     )
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(rd.run.PRESETS, "mini", tiny)
+        patch.setitem(rd.settings.PRESETS, "mini", tiny)
         assert main(["train", "transformer", "--preset", "mini", "--out", str(folder)]) == 0
     return folder
 
@@ -104,6 +105,9 @@ def test_data_check_counts_the_mini_corpus(capsys):
         (["train", "moell", "--preset", "mini"], "no such model"),
         (["train", "transformer", "--preset", "huge"], "no such preset"),
         (["train", "transformer", "--max-steps", "0"], "at least 1"),
+        (["train", "transformer", "--set", "model.depth=2"], "layers"),
+        (["train", "transformer", "--set", "model.layers=two"], "int like the preset's 1"),
+        (["train", "transformer", "--set", "model"], "part.name=value"),
         (["generate", "no/such/run"], "rd train"),
         (["evaluate", "no/such/run"], "rd train"),
         (["chat", "no/such/run"], "rd train"),

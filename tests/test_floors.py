@@ -13,7 +13,7 @@ FLOORS = [
     {"responder"},
     {"models", "baselines"},
     {"train", "generate", "metrics", "neural_scores"},
-    {"annotation", "evaluate_metric", "provenance"},
+    {"annotation", "evaluate_metric", "provenance", "settings"},
     {"run", "tables", "figures"},
     {"intent_accuracy"},
     {"evaluation"},

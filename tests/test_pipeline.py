@@ -9,6 +9,7 @@ from tiny_bert import random_bert
 from torch.testing import assert_close
 
 import rd.run
+import rd.settings
 from rd.config import MINI
 from rd.data.corpus import Corpus
 from rd.pipeline import Pipeline
@@ -27,7 +28,7 @@ def desk(tmp_path, monkeypatch):
         model=replace(MINI.model, width=24, heads=2, ffn=24),
         train=replace(MINI.train, steps=4, validate_every=2, save_every=2, precision="fp32"),
     )
-    monkeypatch.setitem(rd.run.PRESETS, "mini", tiny)
+    monkeypatch.setitem(rd.settings.PRESETS, "mini", tiny)
     return Pipeline("mini", out=str(tmp_path))
 
 

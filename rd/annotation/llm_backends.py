@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from pathlib import Path
 
+import torch
 from pydantic import ValidationError
 
 from rd.errors import UserError
@@ -92,7 +93,6 @@ def _seconds(retry_after: str | None) -> float | None:
 
 def local(name: str, longest: int = 200) -> Ask:
     """A causal language model by hub name, folder or .gguf file; greedy. Raises UserError where it cannot be read."""
-    import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     path = Path(name)

@@ -1,0 +1,59 @@
+"""The settings of a run from what a user gives: a preset, a seed, and single values as `part.name=value`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, is_dataclass, replace
+from typing import Any
+
+from rd.config import PRESETS, Config
+from rd.errors import UserError
+
+
+def settings(preset: str, seed: int = 0, max_steps: int | None = None, changes: Sequence[str] = ()) -> Config:
+    """A preset with its seed, perhaps cut short or changed, such as "data.vectors=glove.6B.300d.txt".
+
+    Raises UserError for an unknown preset or name, and for a value of another kind than the preset's.
+    """
+    if preset not in PRESETS:
+        raise UserError(f"--preset {preset}: no such preset; choose one of {', '.join(PRESETS)}")
+    config = PRESETS[preset]
+    steps = config.train.steps if max_steps is None else max_steps
+    if steps < 1:
+        raise UserError(f"--max-steps {max_steps}: give a whole number of at least 1")
+    config = replace(config, train=replace(config.train, seed=seed, steps=steps))
+    for change in changes:
+        path, equals, value = change.partition("=")
+        if not equals:
+            raise UserError(f"--set {change}: write part.name=value, such as model.joint=true")
+        config = _changed(config, path.split("."), value, change)
+    return config
+
+
+def _changed(part: Any, path: list[str], value: str, change: str) -> Any:
+    """A config dataclass with the leaf at `path` set."""
+    name, *rest = path
+    if not is_dataclass(part) or name not in asdict(part):
+        names = ", ".join(asdict(part)) if is_dataclass(part) else "nothing below it"
+        raise UserError(f"--set {change}: no setting {name!r} there; it has {names}")
+    now = getattr(part, name)
+    if is_dataclass(now) != bool(rest):
+        raise UserError(f"--set {change}: {name!r} is {'a part' if is_dataclass(now) else 'a value'}; name one value")
+    return replace(part, **{name: _changed(now, rest, value, change) if rest else _read(now, value, change)})
+
+
+def _read(now: Any, value: str, change: str) -> Any:
+    """The value as the kind that stands there now."""
+    if isinstance(now, str):
+        return value
+    try:
+        found = json.loads(value.lower())
+    except ValueError:
+        found = None
+    fits = isinstance(found, bool) if isinstance(now, bool) else isinstance(found, int) and not isinstance(found, bool)
+    if isinstance(now, float) and isinstance(found, int | float) and not isinstance(found, bool):
+        return float(found)
+    if isinstance(now, float) or not fits:
+        raise UserError(f"--set {change}: give a {type(now).__name__} like the preset's {now}")
+    return found
