@@ -54,7 +54,7 @@ def reading(model: Responder, pairs: Iterable[Pair]) -> dict[str, float]:
     looked, gates, inside = [], [], []
     for batch, context in pairs:
         start = torch.full_like(batch.target[:, :1], 2)
-        embedded = model.embed_response(torch.cat([start, batch.target[:, :-1]], 1))
+        embedded = model.embed_response(torch.cat([start, batch.target[:, :-1]], 1), lead=context.lead)
         keys = model.decoder.memory_keys(context.memory)
         states, read, weights, _ = model.decoder(embedded, keys, context.mask)
         real = batch.target != 0  # (B, T)

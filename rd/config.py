@@ -47,6 +47,7 @@ class ModelConfig:
     explore: float = 0.1  # uniform share of the behaviour policy; ours
     clip_ratio: float = 2.0  # upper bound of pi / mu; ours
     routing: str = "example"  # "example" | "batch" (letter of eq. 4)
+    intent_place: str = "memory"  # "memory": one more key/value (eq. 11) | "input": joins every word the decoder reads
     emotion_weight: float = 1.0  # delta, eq. 12
     twice_weight: float = 1.0  # zeta, eq. 12
     response_weight: float = 1.0  # eta, eq. 12

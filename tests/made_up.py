@@ -37,6 +37,7 @@ CASES: dict[str, dict] = {
     "reflectdiffu without intent_twice": {"intent_twice": False},
     "reflectdiffu without emu": {"emu": False},
     "reflectdiffu with BERT": {"joint": True},
+    "reflectdiffu, intent at the input": {"intent_place": "input"},
 }
 
 
@@ -53,7 +54,7 @@ def tiny(case: str, seed: int = 0, vocab: Vocabulary = VOCAB, **changes) -> Resp
         torch.manual_seed(seed)
         config = model_config(**{**CASES[case], **changes})
         extra = {"era": ERA(*random_bert(BERT))} if config.joint else {}
-        return MODELS[case.split()[0]](config, torch.randn(len(vocab), config.width), **extra)
+        return MODELS[case.replace(",", "").split()[0]](config, torch.randn(len(vocab), config.width), **extra)
 
 
 def train_config(**changes) -> TrainConfig:

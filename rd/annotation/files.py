@@ -84,8 +84,8 @@ def _gold(what: str, corpus: Corpus) -> Label:
 
 
 def weak_voters(corpus: Corpus) -> list:
-    """VADER and the PMI lexicon of the train split. Raises UserError where there is no train split to count."""
-    told = [(d.turns[0].text, d.emotion) for d in corpus.splits.get("train", ()) if d.emotion]
+    """VADER and the PMI lexicon of the train split's speaker turns. Raises UserError where there are none to count."""
+    told = [(turn.text, d.emotion) for d in corpus.splits.get("train", ()) if d.emotion for turn in d.turns[::2]]
     if not told:
         raise UserError("--by weak: the corpus has no train split with emotions to count words on; give another --data")
     texts, emotions = zip(*told, strict=True)

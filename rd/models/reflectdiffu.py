@@ -59,7 +59,7 @@ class ReflectDiffu(Responder):
         self.register_buffer("positive", positive, persistent=False)  # (E,)
 
     def encode(self, batch: Batch, generator: torch.Generator | None = None) -> Context:
-        """Memory = [final intent; Emofused] (B, L+3, D). Notes: all that losses and reports read."""
+        """Memory = [final intent; Emofused] (B, L+3, D), or Emofused with the intent as lead. Notes: for losses, reports."""
         ctx = self.words(batch.source.new_full((len(batch.ids), 1), Vocabulary.CTX))
         features = self._vectors(batch) if self.config.joint else batch.features
         h, q = self.contagion(self.embed(batch.source), ctx, batch.reason, batch.mask, features)
@@ -80,8 +80,10 @@ class ReflectDiffu(Responder):
             notes |= vars(sampled)
             final = self.correcting(first, sampled.action, self.intents)
         notes["final"] = final  # (B, I) log-probabilities
-        slot = self.intent_slot(final.exp() @ self.intents)[:, None]
-        memory = torch.cat([slot.to(fused.dtype), fused], 1)
+        plan = self.intent_slot(final.exp() @ self.intents)  # (B, D)
+        if self.config.intent_place == "input":
+            return Context(fused, fused_mask, notes, plan)
+        memory = torch.cat([plan[:, None].to(fused.dtype), fused], 1)
         return Context(memory, F.pad(fused_mask, (1, 0), value=True), notes)
 
     def extra_losses(
