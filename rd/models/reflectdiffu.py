@@ -59,7 +59,7 @@ class ReflectDiffu(Responder):
         self.register_buffer("positive", positive, persistent=False)  # (E,)
 
     def encode(self, batch: Batch, generator: torch.Generator | None = None) -> Context:
-        """Memory = [final intent; Emofused] (B, L+3, D), or Emofused with the intent as lead. Notes: for losses, reports."""
+        """Memory = [final intent; Emofused] (B, L+3, D), or Emofused with the intent as lead."""
         ctx = self.words(batch.source.new_full((len(batch.ids), 1), Vocabulary.CTX))
         features = self._vectors(batch) if self.config.joint else batch.features
         h, q = self.contagion(self.embed(batch.source), ctx, batch.reason, batch.mask, features)
