@@ -52,7 +52,8 @@ class Responder(nn.Module):
     """Word embeddings, decoder, pointer generator; subclasses add the context."""
 
     reads_annotations = False  # tags r, vectors h~, p_intent: such a model cannot run without the annotators
-    pieces: Pieces | None = None  # a model that runs BERT itself: how it wants its turns (`Batch.turns`)
+    joined = False  # whether the model runs BERT itself now
+    pieces: Pieces | None = None  # such a model: how it wants its turns (`Batch.turns`)
 
     def __init__(self, config: ModelConfig, vectors: Tensor) -> None:
         """vectors (V, D): initial word embeddings E^W."""

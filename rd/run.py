@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -15,7 +16,7 @@ from vaderSentiment.vaderSentiment import SentimentIntensityAnalyzer
 
 from rd.annotation.annotations import load_era
 from rd.annotation.distil import new_era
-from rd.config import Config, from_dict
+from rd.config import Config, TrainConfig, from_dict
 from rd.data.batch import UNLABELLED, Collate, Example, Pieces, encode, in_order, shuffled
 from rd.data.corpus import Corpus, samples
 from rd.data.text import Vocabulary, tokenize
@@ -27,7 +28,7 @@ from rd.models.reflectdiffu import ReflectDiffu
 from rd.models.transformer import Transformer
 from rd.provenance import provenance
 from rd.responder import Responder
-from rd.train import fit
+from rd.train import WEIGHTS, fit
 
 FINISHED = "machine.json"
 MODELS: dict[str, type[Responder]] = {"reflectdiffu": ReflectDiffu, "transformer": Transformer}
@@ -135,13 +136,12 @@ def train_run(
     inputs = prepare(corpus, config, annotations=annotations, splits=("train", "valid"))
     generator = torch.Generator().manual_seed(config.train.seed)
     vectors, report = word_vectors(inputs.vocab, config.data.vectors, config.model.width, generator)
+    extra = {} if annotations is None else {"reference": annotations.reference}
+    if joint := config.model.joint and MODELS[name].reads_annotations:
+        extra["era"] = load_era(config.annotators, annotators)
     with torch.random.fork_rng():
         torch.manual_seed(config.train.seed)
-        extra = {} if annotations is None else {"reference": annotations.reference}
-        if config.model.joint:
-            extra["era"] = load_era(config.annotators, annotators)
         model = MODELS[name](config.model, vectors, **extra)
-    inputs.collate.pieces = model.pieces
     out.mkdir(parents=True, exist_ok=True)
     inputs.vocab.save(out / "vocabulary.json")
     described = {"model": name, "config": asdict(config), "digest": config.digest(), "vectors": report}
@@ -149,19 +149,33 @@ def train_run(
         described["annotators"] = os.path.relpath(annotators, out)
     save_json(out / "config.json", described)
 
-    def batches(epoch: int):
-        return shuffled(inputs.examples["train"], inputs.collate, config.train.batch, config.train.seed, epoch)
-
     # before the loop: the code that trains is the one that was loaded
     facts = provenance(model=name, config=config.digest(), seed=config.train.seed, data=corpus.sha256)
-    history = fit(model, batches, validator(inputs), config.train, out, resume, progress=name)
+    model.joined = False
+    history = _stage(model, inputs, config.train, out, resume, name)
+    steps = history[-1]["step"]
+    if joint:  # ERA's BERT learns along from the best weights on
+        model.joined, inputs.collate.pieces = True, model.annotator.pieces
+        history = _stage(model, inputs, config.joint, out / "joint", resume, f"{name} with BERT")
+        steps += history[-1]["step"]
+        shutil.copyfile(out / "joint" / WEIGHTS, out / f".{WEIGHTS}.part")
+        os.replace(out / f".{WEIGHTS}.part", out / WEIGHTS)
     trained = {
-        "steps": history[-1]["step"],
+        "steps": steps,
         "parameters": sum(p.numel() for p in model.parameters()),
         "best": min((row for row in history if "valid/score" in row), key=lambda row: row["valid/score"]),
     }
     save_json(out / FINISHED, {**facts, **trained})  # written last: it marks the end
     return model
+
+
+def _stage(model: Responder, inputs: Inputs, config: TrainConfig, out: Path, resume: bool, name: str) -> list[dict]:
+    """One training to early stopping; returns its history."""
+
+    def batches(epoch: int):
+        return shuffled(inputs.examples["train"], inputs.collate, config.batch, config.seed, epoch)
+
+    return fit(model, batches, validator(inputs), config, out, resume, progress=name)
 
 
 def _check_folder(out: Path, config: Config, resume: bool, reads_annotations: bool) -> None:
@@ -172,7 +186,7 @@ def _check_folder(out: Path, config: Config, resume: bool, reads_annotations: bo
         raise UserError(f"{out}: a run lies here already; give --resume to go on with it, or another --out")
     begun, now = json.loads((out / "config.json").read_text())["config"], asdict(config)
     begun["train"]["steps"] = config.train.steps
-    parts = ("data", "model", "train", "annotators") if reads_annotations else ("data", "model", "train")
+    parts = ("data", "model", "train", "joint", "annotators") if reads_annotations else ("data", "model", "train")
     if any(begun[part] != now[part] for part in parts):
         raise UserError(f"{out / 'config.json'}: this run was begun with other settings; give another --out")
 
@@ -208,7 +222,8 @@ def load_run(folder: str | Path) -> Run:
     except (ValueError, KeyError) as error:
         raise UserError(f"{folder / 'config.json'}: not a run of this version ({error}); train it again") from None
     vocab = Vocabulary.load(folder / "vocabulary.json")
-    extra = {"era": new_era(config.annotators, *load_bert(config.annotators.bert))} if config.model.joint else {}
+    joint = config.model.joint and model_class.reads_annotations
+    extra = {"era": new_era(config.annotators, *load_bert(config.annotators.bert))} if joint else {}
     model = model_class(config.model, torch.zeros(len(vocab), config.model.width), **extra)
     try:
         model.load_state_dict(load_file(folder / "best.safetensors"))

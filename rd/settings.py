@@ -22,7 +22,8 @@ def settings(preset: str, seed: int = 0, max_steps: int | None = None, changes: 
     steps = config.train.steps if max_steps is None else max_steps
     if steps < 1:
         raise UserError(f"--max-steps {max_steps}: give a whole number of at least 1")
-    config = replace(config, train=replace(config.train, seed=seed, steps=steps))
+    joint = replace(config.joint, seed=seed)
+    config = replace(config, train=replace(config.train, seed=seed, steps=steps), joint=joint)
     for change in changes:
         path, equals, value = change.partition("=")
         if not equals:

@@ -37,7 +37,7 @@ CASES: dict[str, dict] = {
     "reflectdiffu without intent_twice": {"intent_twice": False},
     "reflectdiffu without emu": {"emu": False},
     "reflectdiffu with BERT": {"joint": True},
-    "reflectdiffu, intent at the input": {"intent_place": "input"},
+    "reflectdiffu, intent in the memory": {"intent_place": "memory"},
 }
 
 

@@ -7,6 +7,7 @@ from email.utils import format_datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
+import torch
 from tiny_bert import random_bert
 from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -21,8 +22,11 @@ from rd.annotation.llm import (
     locate,
     server,
 )  # fmt: skip
+from rd.annotation.llm_backends import HOSTED, log_likelihoods, stored
+from rd.cli import main
 from rd.data.records import check_spans
 from rd.errors import UserError
+from rd.labels import INTENTS
 
 GOOD = '{"intent": "wishing"}'
 TURNS = ["My parrot flew away.", "Oh no, poor thing.", "He came back, I am so relieved!", "Good luck to you both."]
@@ -32,6 +36,7 @@ class Handler(BaseHTTPRequestHandler):
     """Plays server.script, one entry a request: "hang", a status (with headers), a refusal, or an answer's text."""
 
     def do_POST(self):  # noqa: N802
+        self.server.keys.append(self.headers["Authorization"])
         self.server.asked.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
         act = self.server.script.pop(0)
         if act == "hang":
@@ -59,7 +64,7 @@ def fake(monkeypatch):
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     http.daemon_threads = True
-    http.script, http.asked, http.release, http.slept = [], [], threading.Event(), []
+    http.script, http.asked, http.keys, http.release, http.slept = [], [], [], threading.Event(), []
     thread = threading.Thread(target=http.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
     yield http
@@ -202,20 +207,97 @@ def test_the_environment_names_the_server(fake, monkeypatch):
     monkeypatch.setenv("RD_LLM_MODEL", "served")
     fake.script[:] = [GOOD]
     assert client_from_environment(None).answer("Which?", Intent).intent == "wishing"
-    assert fake.asked[0]["model"] == "served"
+    assert fake.asked[0]["model"] == "served" and fake.keys == ["Bearer none"]  # one's own server: a placeholder
+    monkeypatch.setenv("OPENAI_API_KEY", "secret")
+    fake.script[:] = [GOOD]
+    assert client_from_environment(None).answer("Which?", Intent) and fake.keys[1] == "Bearer secret"
 
 
-def test_a_local_model_is_asked_twice_at_most(fake, monkeypatch, tmp_path):
+@pytest.mark.parametrize(
+    ("settings", "word"),
+    [
+        ({}, "RD_LLM_MODEL"),
+        ({"OPENAI_API_KEY": "k"}, "RD_LLM_MODEL"),
+        ({"OPENAI_BASE_URL": "http://127.0.0.1:9/v1"}, "RD_LLM_MODEL"),
+        ({"RD_LLM_MODEL": "m", "OPENAI_BASE_URL": HOSTED}, "OPENAI_API_KEY"),
+        ({"RD_LLM_MODEL": "m", "OPENAI_BASE_URL": HOSTED + "/", "OPENAI_API_KEY": ""}, "OPENAI_API_KEY"),
+        ({"RD_LLM_MODEL": "m", "OPENAI_BASE_URL": "localhost:8000/v1"}, "http://"),
+        ({"RD_LLM_MODEL": "no-such-q4-gguf", "OPENAI_API_KEY": ""}, "pip install"),
+        ({"RD_LLM_MODEL": "no/such.gguf"}, "no such file"),
+    ],
+)
+def test_what_is_missing_is_one_line_and_status_2(fake, monkeypatch, tmp_path, capsys, settings, word):
+    for name, value in settings.items():
+        monkeypatch.setenv(name, value)
+    source, out = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
+    source.write_text(json.dumps({"dialogue": TURNS}) + "\n")
+    for what in ("reasons", "intents"):
+        assert main(["annotate", what, "--by", "llm", "--in", str(source), "--out", str(out)]) == 2
+        said = capsys.readouterr().err
+        assert word in said and said.startswith("rd: ") and said.count("\n") == 1
+    assert not out.exists()
+
+
+def test_no_address_is_the_hosted_server(fake):
+    with pytest.raises(UserError, match="OPENAI_API_KEY"):
+        server(model="m")
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory):
+    """The folder of a language model whose weights are chance."""
     tokenizer, _ = random_bert()
     config = LlamaConfig(
-        vocab_size=len(tokenizer), hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=2,
-        pad_token_id=0, bos_token_id=2, eos_token_id=3,
+        vocab_size=len(tokenizer), hidden_size=8, intermediate_size=8, num_hidden_layers=2, num_attention_heads=2,
+        pad_token_id=0, bos_token_id=2, eos_token_id=3, initializer_range=0.5,
     )  # fmt: skip
-    LlamaForCausalLM(config).save_pretrained(tmp_path)
-    tokenizer.save_pretrained(tmp_path)
-    ask = local(str(tmp_path), longest=4)
-    assert ask("i am so sad", {}) == ask("i am so sad", {})  # greedy
-    monkeypatch.setenv("RD_LLM_MODEL", str(tmp_path))
+    folder = tmp_path_factory.mktemp("tiny")
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        LlamaForCausalLM(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def test_log_likelihoods_against_one_pass_each(tiny):
+    model, chance = LlamaForCausalLM.from_pretrained(tiny).eval(), torch.Generator().manual_seed(1)
+    prompt, *answers = (torch.randint(4, 60, (n,), generator=chance) for n in (9, 3, 1, 5))
+    with torch.inference_mode():
+        found = log_likelihoods(model, prompt, answers)
+        for answer, value in zip(answers, found, strict=True):
+            scores = model(torch.cat([prompt, answer])[None]).logits[0].log_softmax(-1)
+            told = sum(scores[len(prompt) + i - 1, token] for i, token in enumerate(answer))
+            assert value.item() == pytest.approx(told.item(), abs=1e-4)
+
+
+def test_a_local_model_cannot_leave_a_closed_set(fake, monkeypatch, tiny):
+    monkeypatch.setenv("RD_LLM_MODEL", str(tiny))
+    monkeypatch.setenv("OPENAI_API_KEY", "k")  # what is stored here is not asked of a server
     one = client_from_environment(None)
-    assert one.answer("i am so sad", Intent) is None  # its weights are chance: no JSON comes
-    assert one.report["gave_up"] == 1 and one.report["retried"] == 1 and not fake.asked
+    assert all(intent in INTENTS for intent in annotate_intents(TURNS, one))
+    assert one.report["asked"] == 2 and one.report["retried"] == one.report["gave_up"] == 0 and not fake.asked
+    many = {one.answer(f"{place} so sad {place}", Intent).intent for place in range(12)}
+    assert len(many) > 1  # the prompt matters
+
+
+def test_a_local_model_is_asked_twice_at_most(fake, monkeypatch, tiny, tmp_path, capsys):
+    form = Reasons.model_json_schema()
+    ask = local(str(tiny), longest=4)
+    assert ask("i am so sad", form) == ask("i am so sad", form) and ask("i am", form).startswith('{"phrases":')
+    monkeypatch.setenv("RD_LLM_MODEL", str(tiny))
+    source, out = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
+    source.write_text(json.dumps({"dialogue": TURNS}) + "\n")
+    assert main(["annotate", "reasons", "--by", "llm", "--in", str(source), "--out", str(out)]) == 0
+    row, said = json.loads(out.read_text()), capsys.readouterr().out.split()
+    assert row["reasons"] == [None, None] and row["by"] == f"llm:{tiny}"  # its weights are chance: no JSON comes
+    assert all(said[said.index(name) + 1] == "2" for name in ("asked", "retried", "gave_up"))
+    assert [json.loads(line)["outcome"] for line in (tmp_path / "out.cache.jsonl").open()] == ["gave_up"] * 2
+
+
+def test_a_pip_package_may_assemble_the_model(fake, monkeypatch, tmp_path):
+    (tmp_path / "made_up_gguf.py").write_text(f"def assemble():\n    return {str(tmp_path / 'broken.gguf')!r}\n")
+    (tmp_path / "broken.gguf").write_bytes(b"no weights")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert stored("made-up-gguf") and stored(str(tmp_path)) and not stored("made-up") and not stored("no-such-gguf")
+    with pytest.raises(UserError, match="made-up-gguf"):
+        local("made-up-gguf")

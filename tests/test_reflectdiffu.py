@@ -10,6 +10,7 @@ from made_up import batch, examples, tiny
 from torch.testing import assert_close
 
 from rd.blocks.contrastive import nt_xent
+from rd.blocks.transformer import positions
 from rd.data.text import tokenize
 
 EMOTION, TWICE = {"contrast", "emotion"}, {"intent", "intent_first", "kl_pos", "kl_neg", "policy"}
@@ -47,13 +48,18 @@ def test_the_intent_losses_are_those_of_the_final_and_of_the_first_intent():
     assert_close(found["intent_first"], -notes["first"][rows, given.intent].log().mean())
 
 
-def test_the_memory_is_the_final_intent_the_mimicked_emotion_and_the_words():
+def test_the_memory_is_the_mimicked_emotion_and_the_words_and_the_final_intent_leads():
     model, given = tiny("reflectdiffu").eval(), batch()
     context = model.encode(given.unlabelled())
-    assert context.memory.shape[:2] == (6, given.source.size(1) + 3) == context.mask.shape
+    assert context.memory.shape[:2] == (6, given.source.size(1) + 2) == context.mask.shape
+    assert context.mask[:, :2].all() and (context.mask[:, 2:] == given.mask).all()
     mixed = sum(p * e for p, e in zip(context.notes["final"][0].exp(), model.intents, strict=True))
-    assert_close(context.memory[0, 0], model.intent_slot(mixed))
-    assert context.mask[:, :3].all() and (context.mask[:, 3:] == given.mask).all()
+    assert_close(context.lead[0], model.intent_slot(mixed))
+    read = model.embed_response(given.target, lead=context.lead)
+    assert_close(read[0, 1], model.words.weight[given.target[0, 1]] + positions(9, 12)[1] + context.lead[0])
+    letter = tiny("reflectdiffu", intent_place="memory").eval().encode(given.unlabelled())
+    assert letter.lead is None and letter.mask[:, 0].all()
+    assert_close(letter.memory, torch.cat([context.lead[:, None], context.memory], 1))
 
 
 @pytest.mark.parametrize("switch", ["era", "experts", "intent_twice", "emu"])
@@ -66,7 +72,7 @@ def test_an_ablation_is_a_switch_and_changes_the_answer(switch):
     }
     gone = {"era": set(), "experts": {"experts"}, "intent_twice": {"sampling", "correcting"}, "emu": {"emu"}}
     assert fewer == gone[switch]
-    assert without.encode(given).memory.size(1) == given.source.size(1) + (2 if switch == "emu" else 3)
+    assert without.encode(given).memory.size(1) == given.source.size(1) + (1 if switch == "emu" else 2)
 
 
 def test_joint_training_reads_its_own_bert_turn_by_turn():

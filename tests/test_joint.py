@@ -1,0 +1,81 @@
+"""Training in two stages: cached vectors first, then ERA's BERT along (eq. 12)."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+from made_up import model_config, train_config
+from safetensors.torch import load_file
+from test_classifier import corpus, settings
+from tiny_bert import random_bert
+from torch.testing import assert_close
+
+from rd.annotation.annotations import annotate_corpus
+from rd.config import MINI
+from rd.run import FINISHED, load_run, prepare, train_run
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """(folder, config, annotations): a random BERT in a folder, annotators trained on it for four steps."""
+    folder = tmp_path_factory.mktemp("joint")
+    tokenizer, bert = random_bert()
+    tokenizer.save_pretrained(folder / "bert")
+    bert.save_pretrained(folder / "bert")
+    (folder / "vectors.txt").write_text(f"i {' '.join(['0.1'] * 12)}\nmy {' '.join(['0.2'] * 12)}\n")
+    short = train_config(steps=4, validate_every=2, save_every=2)
+    config = replace(
+        MINI,
+        data=replace(MINI.data, vectors=str(folder / "vectors.txt")),
+        model=model_config(joint=True, bert_width=16),
+        train=short,
+        joint=replace(short, schedule="linear", lr=1e-3, warmup=1, steps=3),
+        annotators=replace(settings(), bert=str(folder / "bert"), predictor_folds=False),
+    )
+    return folder, config, annotate_corpus(corpus(), config.annotators, folder / "annotators", crossfit=False)
+
+
+def trained(made, name: str, **changes):
+    """The folder of a finished run."""
+    folder, config, annotations = made
+    config = replace(config, **changes)
+    train_run("reflectdiffu", corpus(), config, folder / name, annotations, True, folder / "annotators")
+    return folder / name
+
+
+def test_the_first_stage_is_the_training_without_bert_and_the_second_moves_bert(made):
+    run = trained(made, "run")
+    plain = trained(made, "plain", model=model_config(joint=False, bert_width=16))
+    first, alone = (torch.load(path / "state.pt", weights_only=True)["model"] for path in (run, plain))
+    assert_close({k: v for k, v in first.items() if not k.startswith("annotator.")}, alone, rtol=0, atol=0)
+    era = load_file(made[0] / "annotators" / "era" / "best.safetensors")
+    last = load_file(run / "best.safetensors")
+    for name, value in era.items():
+        assert_close(first[f"annotator.{name}"], value, rtol=0, atol=0)
+    moved = {name for name, value in era.items() if not last[f"annotator.{name}"].equal(value)}
+    assert any(name.startswith("bert.encoder") for name in moved) and "query.weight" in moved
+    assert not any(name.startswith(("emission", "crf", "emotion", "bert.pooler")) for name in moved)
+    assert json.loads((run / FINISHED).read_text())["steps"] == 4 + 3
+    assert_close(last, load_file(run / "joint" / "best.safetensors"), rtol=0, atol=0)
+
+
+def test_a_run_that_was_cut_off_after_the_second_stage_ends_the_same(made):
+    run = trained(made, "whole")
+    whole = load_file(run / "best.safetensors")
+    for name in (FINISHED, "best.safetensors"):  # killed between the stages' end and the copy
+        (run / name).unlink()
+    again = load_file(trained(made, "whole") / "best.safetensors")
+    assert_close(again, whole, rtol=0, atol=0)
+
+
+def test_the_finished_run_answers_with_its_own_bert(made):
+    folder, config, annotations = made
+    model = load_run(trained(made, "run")).model
+    inputs = prepare(corpus(), config, load_run(folder / "run").vocab, annotations, ("test",), model.pieces)
+    batch = inputs.collate(inputs.examples["test"])
+    garbage = replace(batch, features=torch.full_like(batch.features, 9.0))
+    assert model.joined and batch.turns is not None
+    assert_close(model.nll(garbage)[0], model.nll(batch)[0], rtol=0, atol=0)  # the cached vectors are not read
