@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import re
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -103,11 +104,11 @@ def main() -> None:
     target = desk.annotators_folder / "comparison.json"
     found = json.loads(target.read_text()) if target.is_file() else {}
     target.parent.mkdir(parents=True, exist_ok=True)
-    for number, (name, row) in enumerate(rows(desk).items()):
+    for name, row in rows(desk).items():
         if name in found or (given.only and name not in given.only):
             continue
         facts = provenance(data=desk.corpus.sha256, seed=desk.config.annotators.era.seed)
-        found[name] = row(given.work / given.preset / str(number)) | {"provenance": facts}
+        found[name] = row(given.work / given.preset / re.sub(r"\W+", "-", name)) | {"provenance": facts}
         print(name, {split: found[name][split] for split in ("valid", "test")}, flush=True)
         save_json(target, found)
 

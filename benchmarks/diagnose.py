@@ -54,7 +54,7 @@ def reading(model: Responder, pairs: Iterable[Pair]) -> dict[str, float]:
     looked, gates, inside = [], [], []
     for batch, context in pairs:
         start = torch.full_like(batch.target[:, :1], 2)
-        embedded = model.embed_response(torch.cat([start, batch.target[:, :-1]], 1), lead=context.lead)
+        embedded = model.embed_response(torch.cat([start, batch.target[:, :-1]], 1), plan=context.plan)
         keys = model.decoder.memory_keys(context.memory)
         states, read, weights, _ = model.decoder(embedded, keys, context.mask)
         real = batch.target != 0  # (B, T)
@@ -145,7 +145,7 @@ def diagnose(folder: str, data: str, split: str) -> dict[str, Any]:
         found["diffusion"] = diffusion(model, notes["split"], notes["mimicked"], notes["first"])
     if "log_pi" in notes and "mimicked" in notes:
         found["policy"] = policy(model, notes)
-    return found | {"provenance": provenance(config=run.config.digest(), data=corpus.sha256)}
+    return found | {"provenance": provenance(config=run.described["digest"], data=corpus.sha256)}
 
 
 def main() -> None:

@@ -86,7 +86,7 @@ def main() -> None:
     exchanges = [(text, chat.say(text)) for text in spoken]
     caption = (
         f"Speaker: mini corpus, test, {given.dialogue} (CC0). All else: {run.name}, preset {run.config.preset}, "
-        f"seed {run.config.train.seed}, config {run.config.digest()}, greedy."
+        f"seed {run.config.train.seed}, config {run.described['digest']}, greedy."
     )
     given.out.write_text(draw(exchanges, caption), encoding="utf-8")
     print(given.out)

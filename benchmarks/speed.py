@@ -87,7 +87,7 @@ def naive_log_probs(model: Responder, batch: Batch, context: Context) -> tuple[T
     """`Responder.word_log_probs` with everything materialised: padded places, softmax, mixture (B, T, X)."""
     target, source = batch.target, batch.source_ext
     shifted = torch.cat([torch.full_like(target[:, :1], Vocabulary.BOS), target[:, :-1]], 1)
-    embedded = model.embed_response(shifted, lead=context.lead)
+    embedded = model.embed_response(shifted, plan=context.plan)
     states, read, weights, _ = model.decoder(embedded, model.decoder.memory_keys(context.memory), context.mask)
     gate = torch.sigmoid(model.pointer.gate(states, read, embedded))[..., None]  # (B, T, 1)
     said = gate * model.vocab_logits(states).softmax(-1)  # (B, T, V)
@@ -108,7 +108,7 @@ def naive_greedy(model: Responder, batch: Batch, steps: int) -> list[list[int]]:
     ended = torch.zeros(len(batch.ids), dtype=torch.bool)
     for _ in range(steps):
         known = said.masked_fill(said >= model.words.num_embeddings, Vocabulary.UNK)
-        embedded = model.embed_response(known, lead=context.lead)
+        embedded = model.embed_response(known, plan=context.plan)
         states, read, weights, _ = model.decoder(embedded, model.decoder.memory_keys(context.memory), context.mask)
         gate, logits = model.pointer.gate(states, read, embedded), model.vocab_logits(states)  # (B, T, V)
         copied = copy_weights(weights[:, -1], batch.source.size(1))

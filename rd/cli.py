@@ -27,6 +27,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 130
     except BrokenPipeError:
         return 0
+    except OSError as error:  # a folder that is not there, a full disk, a file that may not be read
+        if error.filename is None:
+            raise
+        print(f"rd: {error.filename}: {error.strerror}", file=sys.stderr)
+        return 2
     return 0
 
 
@@ -169,14 +174,14 @@ def _generate(chosen: argparse.Namespace) -> None:
 
 
 def _evaluate(chosen: argparse.Namespace) -> None:
-    from rd.pipeline import evaluate_run, open_run, open_tagger
+    from rd.pipeline import evaluate_run, foreign, metrics_name, open_run, open_tagger
     from rd.run import save_json
 
     if (chosen.neural or 0) < 0:
         raise UserError(f"--neural {chosen.neural}: give the number of replies, or nothing for all of them")
     run, corpus, annotations = open_run(chosen.run, chosen.data, chosen.split)
     found = evaluate_run(run, corpus, chosen.split, annotations, open_tagger(run), chosen.neural)
-    target = run.folder / ("metrics.json" if chosen.split == "test" else f"metrics-{chosen.split}.json")
+    target = run.folder / metrics_name(chosen.split, foreign(run, corpus))
     save_json(target, found)
     _print({name: value for name, value in found.items() if name not in ("provenance", "notes")}, False)
     print(target)

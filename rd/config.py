@@ -40,7 +40,7 @@ class ModelConfig:
     layers: int = 1  # peers: one layer each side
     ffn: int = 600  # ours: 2 D
     dropout: float = 0.2  # peers: 0.1 to 0.2
-    tied: bool = True  # output matrix = word embeddings; chosen on validation (papers/notes.md)
+    tied: bool = True  # output matrix = word embeddings; ours (papers/notes.md)
     bert_width: int = 384  # Db  of the frozen annotator's features
     temperature: float = 0.1  # tau of NT-Xent (Chen et al. 2020) and of the semantic intent scores
     alpha: float = 1.0  # eq. 5; the paper gives no value

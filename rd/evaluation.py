@@ -26,6 +26,7 @@ from rd.provenance import provenance
 from rd.run import Inputs, Run, device, prepare
 
 GREEDY = Decode()
+PROTOCOL = 5255  # test samples of EMPATHETICDIALOGUES that the peers score
 NEURAL = {
     "bertscore_f1": "microsoft/deberta-xlarge-mnli",
     "bartscore": "facebook/bart-large-cnn",
@@ -133,7 +134,7 @@ def measure(
         notes |= reasons
     found["provenance"] = provenance(
         model=run.name,
-        config=run.config.digest(),
+        config=run.described["digest"],
         seed=run.config.train.seed,
         preset=run.config.preset,
         split=split,
@@ -143,9 +144,18 @@ def measure(
         vocabulary=f"{run.config.data.vocabulary}, min_count {run.config.data.min_count}, {len(run.vocab)} words",
         vectors=run.described.get("vectors"),
     )
+    if inputs.corpus.name == "empathetic_dialogues" and split == "test" and len(targets) != PROTOCOL:
+        raise UserError(
+            f"{len(targets)} test samples, and the protocol's are {PROTOCOL}: check the files (rd data check)"
+        )
     if bad := [k for k, v in found.items() if isinstance(v, float) and not math.isfinite(v)]:
         raise ValueError(f"{run.folder}: {bad} are not finite")
     return {**found, "notes": notes}
+
+
+def _side(direction: str) -> str:
+    """ "mean" -> "" (the figure itself), a direction -> its suffix."""
+    return "" if direction == "mean" else f"_{direction}"
 
 
 def _neural_scores(inputs: Inputs, split: str, replies: Sequence[str], count: int | None) -> tuple[dict, dict]:
@@ -156,15 +166,20 @@ def _neural_scores(inputs: Inputs, split: str, replies: Sequence[str], count: in
     ours, gold = replies[: len(chosen)], [normalise(s.target.text) for s in chosen]
     score = {
         "bertscore_f1": lambda name: bertscore_f1(ours, gold, name),
-        "bartscore": lambda name: bartscore(ours, gold, name)["mean"],
+        "bartscore": lambda name: {_side(k): values for k, values in bartscore(ours, gold, name).items()},
         "gptscore": lambda name: gptscore([[normalise(t.text) for t in s.context] for s in chosen], ours, name),
     }
-    found, notes = {}, {}
+    part = "" if len(chosen) == len(replies) else f"_first_{len(chosen)}"
+    found, notes = dict.fromkeys(NEURAL), {}
     for key, name in NEURAL.items():
         try:
-            found[key], notes[key] = float(np.mean(score[key](name))), f"{name}, {len(chosen)} samples"
+            values = score[key](name)
         except UserError as error:
-            found[key], notes[key] = None, str(error)
+            notes[key] = str(error)
+            continue
+        notes[key] = f"{name}, {len(chosen)} samples"
+        for side, numbers in values.items() if isinstance(values, dict) else [("", values)]:
+            found[f"{key}{side}{part}"] = float(np.mean(numbers))
     return found, notes
 
 

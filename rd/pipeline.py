@@ -96,11 +96,16 @@ class Pipeline:
     def evaluated(self, model: str, split: str = "test") -> dict[str, Any]:
         """metrics.json of a model's run, with samples.jsonl beside it; made where it is missing."""
         run = self.trained(model)
-        target = run.folder / "metrics.json"
+        target = run.folder / metrics_name(split)
         if not target.exists():
             tagger = open_tagger(run, self.annotators_folder)
             save_json(target, evaluate_run(run, self.corpus, split, self.needed(model), tagger))
         return json.loads(target.read_text())
+
+
+def metrics_name(split: str, corpus: str = "") -> str:
+    """File of a split's figures; of another corpus than the run's own, with that corpus' name."""
+    return "-".join(["metrics", *([corpus] if corpus else []), *([split] if split != "test" else [])]) + ".json"
 
 
 def open_annotators(run: Run) -> Annotators | None:
@@ -120,6 +125,11 @@ def open_run(folder: str, data: str, split: str = "test") -> tuple[Run, Corpus, 
         raise UserError(f"--split {split}: the corpus has no such split; it has {', '.join(corpus.splits)}")
     annotators = open_annotators(run)
     return run, corpus, annotators and view(annotators, samples(corpus.splits[split]))
+
+
+def foreign(run: Run, corpus: Corpus) -> str:
+    """The corpus' name where it is not the one that the run was trained on, else ""."""
+    return corpus.name if run.described.get("data", corpus.sha256) != corpus.sha256 else ""
 
 
 def open_tagger(run: Run, annotators: Path | None = None) -> Tagger | None:
@@ -144,7 +154,7 @@ def evaluate_run(
     tagger, neural: see `rd.evaluation.measure`.
     """
     inputs = split_inputs(run, corpus, split, annotations)
-    samples = run.folder / ("samples.jsonl" if split == "test" else f"samples-{split}.jsonl")
     records = list(answer(run, inputs, split, Decode()))
-    write_lines(samples, shareable(records, corpus))
+    file = metrics_name(split, foreign(run, corpus)).replace("metrics", "samples").replace(".json", ".jsonl")
+    write_lines(run.folder / file, shareable(records, corpus))
     return measure(run, inputs, split, [record["reply"] for record in records], tagger, neural)

@@ -25,7 +25,7 @@ class Context:
     memory: Tensor  # (B, S, D) key/value of the decoder; the L context words are its last slots
     mask: Tensor  # (B, S)
     notes: dict[str, Tensor] = field(default_factory=dict)  # what extra losses and reports read
-    lead: Tensor | None = None  # (B, D) joins every word that the decoder reads
+    plan: Tensor | None = None  # (B, D) joins every word that the decoder reads
 
 
 @dataclass
@@ -36,7 +36,7 @@ class Decoding:
     mask: Tensor  # (B, S)
     source_ext: Tensor  # (B, L)
     extra: int  # X - V
-    lead: Tensor | None = None  # (B, D)
+    plan: Tensor | None = None  # (B, D)
     past: list[Keys] | None = None
     length: int = 0
 
@@ -44,8 +44,8 @@ class Decoding:
         """The same state with rows picked, dropped or repeated: index (B',)."""
         pick = [(k[index], v[index]) for k, v in self.keys]
         past = None if self.past is None else [(k[index], v[index]) for k, v in self.past]
-        lead = None if self.lead is None else self.lead[index]
-        return replace(self, keys=pick, mask=self.mask[index], source_ext=self.source_ext[index], lead=lead, past=past)
+        plan = None if self.plan is None else self.plan[index]
+        return replace(self, keys=pick, mask=self.mask[index], source_ext=self.source_ext[index], plan=plan, past=past)
 
 
 class Responder(nn.Module):
@@ -95,10 +95,10 @@ class Responder(nn.Module):
         """E^W + E^P (eq. 1): ids (B, L) -> (B, L, D)."""
         return self.words(ids) + positions(ids.size(1), self.config.width, start, ids.device)
 
-    def embed_response(self, ids: Tensor, start: int = 0, lead: Tensor | None = None) -> Tensor:
-        """E^C of the response, ids (B, T), lead (B, D) or None -> (B, T, D)."""
+    def embed_response(self, ids: Tensor, start: int = 0, plan: Tensor | None = None) -> Tensor:
+        """E^C of the response, ids (B, T), plan (B, D) or None -> (B, T, D)."""
         embedded = self.embed(ids, start)
-        return self.dropout(embedded if lead is None else embedded + lead[:, None])
+        return self.dropout(embedded if plan is None else embedded + plan[:, None])
 
     def vocab_logits(self, states: Tensor) -> Tensor:
         """(..., D) -> (..., V)."""
@@ -122,7 +122,7 @@ class Responder(nn.Module):
         """log p of each gold word under the pointer mixture, padding dropped: (M,), and its row in the batch (M,)."""
         target = batch.target
         shifted = torch.cat([torch.full_like(target[:, :1], Vocabulary.BOS), target[:, :-1]], 1)
-        embedded = self.embed_response(shifted, lead=context.lead)
+        embedded = self.embed_response(shifted, plan=context.plan)
         states, read, weights, _ = self.decoder(embedded, self.decoder.memory_keys(context.memory), context.mask)
         gate = self.pointer.gate(states, read, embedded)  # (B, T)
         rows, places = (target != Vocabulary.PAD).nonzero(as_tuple=True)  # M words: padding never meets the V columns
@@ -150,12 +150,12 @@ class Responder(nn.Module):
         """The state before the first word."""
         extra = max(len(words) for words in batch.oov)
         keys = self.decoder.memory_keys(context.memory)
-        return Decoding(keys, context.mask, batch.source_ext, extra, context.lead)
+        return Decoding(keys, context.mask, batch.source_ext, extra, context.plan)
 
     def step(self, words: Tensor, state: Decoding) -> Tensor:
         """One more word: words (B,) ids (extended ids read as UNK) -> p of the next (B, X); advances state."""
         known = words.masked_fill(words >= self.words.num_embeddings, Vocabulary.UNK)
-        embedded = self.embed_response(known[:, None], state.length, state.lead)
+        embedded = self.embed_response(known[:, None], state.length, state.plan)
         states, read, weights, state.past = self.decoder(embedded, state.keys, state.mask, state.past)
         state.length += 1
         gate = self.pointer.gate(states, read, embedded)[:, 0]

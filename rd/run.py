@@ -80,10 +80,17 @@ def prepare(
         return known[text]
 
     examples = {
-        split: encode(samples(corpus.splits[split]), vocab, config.data.max_context, compound, intents, priors)
+        split: encode(
+            samples(corpus.splits[split]),
+            vocab,
+            config.data.max_context,
+            compound,
+            intents if split == "train" else None,  # elsewhere gold alone judges
+            priors,
+        )
         for split in splits or corpus.splits
     }
-    seen = frozenset() if annotations is None else annotations.seen
+    seen = annotations.seen if annotations is not None and config.model.era else frozenset()
     for rows in examples.values():
         rows[:] = [replace(e, emotion=UNLABELLED) if e.id.rpartition(":")[0] in seen else e for e in rows]
     return Inputs(corpus, vocab, examples, Collate(vocab, None if annotations is None else annotations.lookup, pieces))
@@ -125,9 +132,11 @@ def train_run(
     """
     if name not in MODELS:
         raise UserError(f"{name}: no such model; choose one of {', '.join(MODELS)}")
-    _check_folder(out, config, resume, MODELS[name].reads_annotations)
-    for stale in (FINISHED, "metrics.json", "samples.jsonl"):  # figures of a run whose weights are gone
-        (out / stale).unlink(missing_ok=True)
+    reads = MODELS[name].reads_annotations
+    _check_folder(out, config, corpus, resume, reads)
+    for split in ("train", "valid"):
+        if not samples(corpus.splits.get(split, ())):
+            raise UserError(f"{corpus.name}: no listener turn in a {split} split; training needs train and valid")
     if annotations is not None and annotations.store.width != config.model.bert_width:
         raise UserError(
             f"{config.annotators.bert}: its vectors are {annotations.store.width} wide and the model expects "
@@ -137,14 +146,17 @@ def train_run(
     generator = torch.Generator().manual_seed(config.train.seed)
     vectors, report = word_vectors(inputs.vocab, config.data.vectors, config.model.width, generator)
     extra = {} if annotations is None else {"reference": annotations.reference}
-    if joint := config.model.joint and MODELS[name].reads_annotations:
+    if joint := config.model.joint and reads:
         extra["era"] = load_era(config.annotators, annotators)
     with torch.random.fork_rng():
         torch.manual_seed(config.train.seed)
         model = MODELS[name](config.model, vectors, **extra)
     out.mkdir(parents=True, exist_ok=True)
     inputs.vocab.save(out / "vocabulary.json")
+    for stale in (FINISHED, "metrics.json", "samples.jsonl"):  # figures of a run whose weights are gone, or will move
+        (out / stale).unlink(missing_ok=True)
     described = {"model": name, "config": asdict(config), "digest": config.digest(), "vectors": report}
+    described |= {"corpus": corpus.name, "data": corpus.sha256}
     if annotations is not None and annotators is not None:
         described["annotators"] = os.path.relpath(annotators, out)
     save_json(out / "config.json", described)
@@ -178,17 +190,28 @@ def _stage(model: Responder, inputs: Inputs, config: TrainConfig, out: Path, res
     return fit(model, batches, validator(inputs), config, out, resume, progress=name)
 
 
-def _check_folder(out: Path, config: Config, resume: bool, reads_annotations: bool) -> None:
-    """Nothing is written over, and a run goes on with the settings it began with (its number of steps may change)."""
-    if not (out / "state.pt").exists():
+def _check_folder(out: Path, config: Config, corpus: Corpus, resume: bool, reads_annotations: bool) -> None:
+    """Nothing is written over; a run goes on with the settings and data it began with (its steps may change)."""
+    begun = [name for name in ("state.pt", FINISHED, "metrics.json") if (out / name).exists()]
+    if begun and not resume:
+        raise UserError(
+            f"{out}: a run lies here already ({begun[0]}); give --resume to go on with it, or another --out"
+        )
+    if not (out / "state.pt").exists():  # of a clone: figures without weights are made again
         return
-    if not resume:
-        raise UserError(f"{out}: a run lies here already; give --resume to go on with it, or another --out")
-    begun, now = json.loads((out / "config.json").read_text())["config"], asdict(config)
-    begun["train"]["steps"] = config.train.steps
+    file = out / "config.json"
+    described = json.loads(file.read_text())
+    try:
+        before = asdict(from_dict(Config, described["config"]))
+    except KeyError as error:
+        raise UserError(f"{file}: begun by another version ({error}); give another --out") from None
+    before["train"]["steps"] = config.train.steps
+    now = asdict(config)
     parts = ("data", "model", "train", "joint", "annotators") if reads_annotations else ("data", "model", "train")
-    if any(begun[part] != now[part] for part in parts):
-        raise UserError(f"{out / 'config.json'}: this run was begun with other settings; give another --out")
+    if changed := [part for part in parts if before[part] != now[part]]:
+        raise UserError(f"{file}: this run was begun with other settings ({', '.join(changed)}); give another --out")
+    if described.get("data", corpus.sha256) != corpus.sha256:
+        raise UserError(f"{file}: this run was begun on other data ({described['corpus']}); give another --out")
 
 
 def save_json(path: Path, value: Any) -> None:

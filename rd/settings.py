@@ -3,12 +3,25 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, is_dataclass, replace
 from typing import Any
 
 from rd.config import PRESETS, Config
 from rd.errors import UserError
+
+# What a setting of words may be.
+CHOICES = {
+    "vocabulary": ("train", "all"),
+    "intent_place": ("input", "memory"),
+    "routing": ("example", "batch"),
+    "sampler": ("ddim", "ddpm"),
+    "schedule": ("noam", "linear"),
+    "precision": ("bf16", "fp32"),
+    "scope": ("turn", "context"),
+}
+GIVEN = {"preset": "--preset", "seed": "--seed"}  # settings with an option of their own
 
 
 def settings(preset: str, seed: int = 0, max_steps: int | None = None, changes: Sequence[str] = ()) -> Config:
@@ -20,6 +33,8 @@ def settings(preset: str, seed: int = 0, max_steps: int | None = None, changes: 
         raise UserError(f"--preset {preset}: no such preset; choose one of {', '.join(PRESETS)}")
     config = PRESETS[preset]
     steps = config.train.steps if max_steps is None else max_steps
+    if seed < 0:
+        raise UserError(f"--seed {seed}: give a whole number of at least 0")
     if steps < 1:
         raise UserError(f"--max-steps {max_steps}: give a whole number of at least 1")
     joint = replace(config.joint, seed=seed)
@@ -29,6 +44,8 @@ def settings(preset: str, seed: int = 0, max_steps: int | None = None, changes: 
         if not equals:
             raise UserError(f"--set {change}: write part.name=value, such as model.joint=true")
         config = _changed(config, path.split("."), value, change)
+    if config.model.width % config.model.heads:
+        raise UserError(f"--set model.heads: {config.model.heads} heads do not divide width {config.model.width}")
     return config
 
 
@@ -38,6 +55,8 @@ def _changed(part: Any, path: list[str], value: str, change: str) -> Any:
     if not is_dataclass(part) or name not in asdict(part):
         names = ", ".join(asdict(part)) if is_dataclass(part) else "nothing below it"
         raise UserError(f"--set {change}: no setting {name!r} there; it has {names}")
+    if name in GIVEN:
+        raise UserError(f"--set {change}: give {GIVEN[name]}")
     now = getattr(part, name)
     if is_dataclass(now) != bool(rest):
         raise UserError(f"--set {change}: {name!r} is {'a part' if is_dataclass(now) else 'a value'}; name one value")
@@ -47,6 +66,9 @@ def _changed(part: Any, path: list[str], value: str, change: str) -> Any:
 def _read(now: Any, value: str, change: str) -> Any:
     """The value as the kind that stands there now."""
     if isinstance(now, str):
+        choices = CHOICES.get(change.partition("=")[0].split(".")[-1], (value,))
+        if value not in choices:
+            raise UserError(f"--set {change}: choose one of {', '.join(choices)}")
         return value
     try:
         found = json.loads(value.lower())
@@ -54,7 +76,9 @@ def _read(now: Any, value: str, change: str) -> Any:
         found = None
     fits = isinstance(found, bool) if isinstance(now, bool) else isinstance(found, int) and not isinstance(found, bool)
     if isinstance(now, float) and isinstance(found, int | float) and not isinstance(found, bool):
-        return float(found)
-    if isinstance(now, float) or not fits:
+        fits, found = math.isfinite(found) and found >= 0, float(found)
+    elif isinstance(now, float) or (not isinstance(now, bool) and fits and found < 0):
+        fits = False
+    if not fits:
         raise UserError(f"--set {change}: give a {type(now).__name__} like the preset's {now}")
     return found

@@ -54,12 +54,12 @@ def test_the_memory_is_the_mimicked_emotion_and_the_words_and_the_final_intent_l
     assert context.memory.shape[:2] == (6, given.source.size(1) + 2) == context.mask.shape
     assert context.mask[:, :2].all() and (context.mask[:, 2:] == given.mask).all()
     mixed = sum(p * e for p, e in zip(context.notes["final"][0].exp(), model.intents, strict=True))
-    assert_close(context.lead[0], model.intent_slot(mixed))
-    read = model.embed_response(given.target, lead=context.lead)
-    assert_close(read[0, 1], model.words.weight[given.target[0, 1]] + positions(9, 12)[1] + context.lead[0])
+    assert_close(context.plan[0], model.intent_slot(mixed))
+    read = model.embed_response(given.target, plan=context.plan)
+    assert_close(read[0, 1], model.words.weight[given.target[0, 1]] + positions(9, 12)[1] + context.plan[0])
     letter = tiny("reflectdiffu", intent_place="memory").eval().encode(given.unlabelled())
-    assert letter.lead is None and letter.mask[:, 0].all()
-    assert_close(letter.memory, torch.cat([context.lead[:, None], context.memory], 1))
+    assert letter.plan is None and letter.mask[:, 0].all()
+    assert_close(letter.memory, torch.cat([context.plan[:, None], context.memory], 1))
 
 
 @pytest.mark.parametrize("switch", ["era", "experts", "intent_twice", "emu"])

@@ -45,7 +45,9 @@ def test_the_last_of_two_wins_and_seed_and_steps_stand():
 @pytest.mark.parametrize(
     "change",
     ["model.joint=1", "model.joint=yes", "model.layers=1.5", "model.layers=true", "train.lr=true", "train.lr=fast"]
-    + ["model.diffusion=3", "model.layers.deep=3", "modell.layers=3", "model.layers", "=3", "train.lr=NaN"],
+    + ["model.diffusion=3", "model.layers.deep=3", "modell.layers=3", "model.layers", "=3", "train.lr=NaN"]
+    + ["model.intent_place=inptu", "train.precision=fp16", "model.heads=7", "preset=paper", "train.seed=7"]
+    + ["train.lr=1e400", "train.batch=-1"],
 )
 def test_what_does_not_fit_is_one_clear_line(change):
     with pytest.raises(UserError, match="--set") as caught:

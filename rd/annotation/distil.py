@@ -26,6 +26,10 @@ from rd.models.bert import load_bert
 from rd.models.classifier import BertClassifier, Row, predictor_row, tagger_row
 from rd.train import WEIGHTS, fit
 
+# The settings that decide each annotator's weights, beside its TrainConfig.
+ERA_FIELDS = ("bert", "scope", "folds", "attention", "crf", "residual", "era_emotion", "max_subwords")
+TAGGER_FIELDS = ("bert", "max_subwords", "tagger_before", "tagger_extra")
+PREDICTOR_FIELDS = ("bert", "folds", "predictor_subwords", "predictor_emotion")
 Load = Callable[[str], tuple[Any, Any]]
 
 
@@ -40,13 +44,17 @@ def train_era(
     tokenizer, bert = load(settings.bert)
     model = _seeded(lambda: new_era(settings, tokenizer, bert), config.seed)
     folder = _folder(out, "era", fold)
-    if _finished(folder, config):
+    made = _made(config, settings, ERA_FIELDS, corpus)
+    if _finished(folder, made):
         return _loaded(model, folder)
     tagged = [item for item in speaker_items(_outside(corpus, settings, fold)) if item.tags is not None]
     gold = {
         split: [item for item in speaker_items(corpus.splits.get(split, ())) if item.tags is not None]
         for split in _measured(fold)
     }
+
+    if not tagged:
+        raise UserError(f"{corpus.name}: no train dialogue has reason labels, and ERA learns from them")
 
     def make(chosen: list) -> Any:
         return turn_batch(chosen, tokenizer, settings.max_subwords)
@@ -58,7 +66,7 @@ def train_era(
         found = reason_quality(model, gold["valid"], choose=True)  # best.safetensors keeps the threshold
         return {"score": 1 - found["f1"] + settings.era_emotion * (1 - found["emotion_accuracy"]), **found}
 
-    return _stage(model, batches, validate, config, folder, settings, gold, reason_quality)
+    return _stage(model, batches, validate, config, folder, made, gold, reason_quality)
 
 
 def new_era(settings: AnnotatorConfig, tokenizer: Any, bert: Any) -> ERA:
@@ -96,7 +104,8 @@ def train_tagger(
     ]
     gold = {split: rows(split) for split in _measured(None)}
     model = _seeded(lambda: _classifier(settings, load, settings.max_subwords, 0.0), settings.tagger.seed)
-    return _train_classifier(model, rows("train") + more, gold, settings.tagger, Path(out) / "tagger", settings)
+    made = _made(settings.tagger, settings, TAGGER_FIELDS, corpus)
+    return _train_classifier(model, rows("train") + more, gold, settings.tagger, Path(out) / "tagger", made)
 
 
 def train_predictor(
@@ -119,7 +128,8 @@ def train_predictor(
     config = _fold_config(settings.predictor, settings, fold)
     sizes = (settings.predictor_subwords, settings.predictor_emotion)
     model = _seeded(lambda: _classifier(settings, load, *sizes), config.seed)
-    return _train_classifier(model, train, gold, config, _folder(out, "predictor", fold), settings)
+    made = _made(config, settings, PREDICTOR_FIELDS, corpus)
+    return _train_classifier(model, train, gold, config, _folder(out, "predictor", fold), made)
 
 
 def _classifier(settings: AnnotatorConfig, load: Load, max_subwords: int, emotion_weight: float) -> BertClassifier:
@@ -132,11 +142,13 @@ def _train_classifier(
     gold: dict[str, list[Labelled]],
     config: TrainConfig,
     folder: Path,
-    settings: AnnotatorConfig,
+    made: dict[str, Any],
 ) -> BertClassifier:
-    if _finished(folder, config):
+    if _finished(folder, made):
         return _loaded(model, folder)
     train = [row for row in train if row[1] != UNLABELLED]
+    if not train:
+        raise UserError(f"{folder}: no train reply has an intent label to learn from")
     gold = {split: [row for row in rows if row[1] != UNLABELLED] for split, rows in gold.items()}
 
     def make(chosen: list[Labelled]) -> Any:
@@ -149,7 +161,7 @@ def _train_classifier(
         found = intent_quality(model, gold["valid"])
         return {"score": 1 - found["accuracy"], "accuracy": found["accuracy"], "kappa": found["kappa"]}
 
-    return _stage(model, batches, validate, config, folder, settings, gold, intent_quality)
+    return _stage(model, batches, validate, config, folder, made, gold, intent_quality)
 
 
 def _stage(
@@ -158,15 +170,18 @@ def _stage(
     validate: Callable[[Any], dict[str, float]],
     config: TrainConfig,
     folder: Path,
-    settings: AnnotatorConfig,
+    made: dict[str, Any],
     gold: dict[str, list],
     quality: Callable[[Any, list], dict[str, Any]],
 ) -> Any:
     """Train `model` into `folder`. metrics.json is written last: it marks the end."""
     model.bert.get_input_embeddings().weight.requires_grad_(False)  # half the weights; few steps hardly move them
     folder.mkdir(parents=True, exist_ok=True)
+    if (folder / "state.pt").exists():
+        _same(folder, made)
     (folder / "metrics.json").unlink(missing_ok=True)  # of weights that are gone
-    (folder / "config.json").write_text(json.dumps({"train": asdict(config), "annotators": asdict(settings)}, indent=1))
+    (folder / ".config").write_text(json.dumps(made, indent=1) + "\n")
+    (folder / ".config").rename(folder / "config.json")
     fit(model, batches, validate, config, folder, resume=True, progress=folder.name)
     measured = {split: quality(model, rows) for split, rows in gold.items()}
     (folder / ".metrics").write_text(json.dumps(measured, indent=1) + "\n")
@@ -175,13 +190,27 @@ def _stage(
     return model.eval()
 
 
-def _finished(folder: Path, config: TrainConfig) -> bool:
-    """Whether a finished stage lies in `folder`. Raises UserError if it was trained with another TrainConfig."""
+def _made(config: TrainConfig, settings: AnnotatorConfig, names: Sequence[str], corpus: Corpus) -> dict[str, Any]:
+    """What decides a stage's weights; kept in its config.json. data is {} where a stage is only read back."""
+    own = {name: getattr(settings, name) for name in names}
+    data = {file: digest for file, digest in corpus.sha256.items() if "test" not in file}  # test decides no weight
+    return {"train": asdict(config), "annotator": own, "data": data}
+
+
+def _finished(folder: Path, made: dict[str, Any]) -> bool:
+    """Whether a finished stage lies in `folder`. Raises UserError if it was made otherwise (settings, data)."""
     if not all((folder / name).exists() for name in ("metrics.json", WEIGHTS)):  # a fresh clone has figures, no weights
         return False
-    if json.loads((folder / "config.json").read_text())["train"] != asdict(config):
-        raise UserError(f"{folder}/config.json: trained with other settings; give another folder or delete this one")
+    _same(folder, made)
     return True
+
+
+def _same(folder: Path, made: dict[str, Any]) -> None:
+    before = json.loads((folder / "config.json").read_text())
+    if any(before.get(part) != made[part] for part in ("train", "annotator")):
+        raise UserError(f"{folder}/config.json: trained with other settings; give another folder or delete this one")
+    if made["data"] and before.get("data") != made["data"]:
+        raise UserError(f"{folder}/config.json: trained on other data; give another folder or delete this one")
 
 
 def _loaded(model: Any, folder: Path) -> Any:

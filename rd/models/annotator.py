@@ -23,10 +23,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from rd.blocks.crf import LinearChainCRF
+from rd.data.batch import UNLABELLED
 from rd.labels import EMOTIONS
 from rd.models.bert import WordPieces, encode_words
-
-UNLABELLED = -100
 
 
 @dataclass(frozen=True)

@@ -15,11 +15,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from rd.data.batch import UNLABELLED
 from rd.data.corpus import Sample
 from rd.labels import EMOTIONS
 from rd.models.bert import encode_segments, encode_words
 
-UNLABELLED = -100
 LISTENER, SPEAKER = 0, 1  # BERT's token types
 MAX_TURN = 15
 

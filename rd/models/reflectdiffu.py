@@ -37,8 +37,9 @@ class ReflectDiffu(Responder):
             if era is None:
                 raise ValueError("joint training needs the annotator ERA")
             self.annotator = era
-            # the tags stay those of the frozen ERA; a pooler nobody reads
-            for part in (era.emission, era.crf, era.emotion, getattr(era.bert, "pooler", None)):
+            # the tags stay those of the frozen ERA; word embeddings hardly move; nobody reads a pooler
+            words, pooler = era.bert.get_input_embeddings(), getattr(era.bert, "pooler", None)
+            for part in (era.emission, era.crf, era.emotion, words, pooler):
                 for weight in () if part is None else part.parameters():
                     weight.requires_grad_(False)
         width = config.width
@@ -61,7 +62,7 @@ class ReflectDiffu(Responder):
         self.register_buffer("positive", positive, persistent=False)  # (E,)
 
     def encode(self, batch: Batch, generator: torch.Generator | None = None) -> Context:
-        """Memory = [final intent; Emofused] (B, L+3, D), or Emofused with the intent as lead."""
+        """Memory = [final intent; Emofused] (B, L+3, D), or Emofused with the intent as plan."""
         ctx = self.words(batch.source.new_full((len(batch.ids), 1), Vocabulary.CTX))
         features = self._vectors(batch) if self.joined else batch.features
         h, q = self.contagion(self.embed(batch.source), ctx, batch.reason, batch.mask, features)
