@@ -29,7 +29,7 @@ def answers(model: Responder, given: Batch, **settings) -> list[list[int]]:
 
 def talkative(case: str) -> Responder:
     """A model whose replies end after different numbers of words."""
-    model = tiny(case, seed=2).eval()
+    model = tiny(case, seed=5).eval()
     with torch.no_grad():
         model.bias[Vocabulary.EOS] += 2.0
         model.pointer.linear.bias += 1.0
