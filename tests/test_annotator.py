@@ -77,6 +77,20 @@ def test_padding_and_batch_mates_change_nothing(switches: dict) -> None:
         np.testing.assert_allclose(h, alone_h, atol=0.03)  # bf16
 
 
+@pytest.mark.parametrize("size", [1, 2, 16])
+def test_turns_in_groups_of_like_length_are_the_same_turns(size: int) -> None:
+    model = era().eval()
+    lists = [
+        ["so", "sad"],
+        ["my", "dog", "died", "the", "race", "retched"],
+        ["oh"],
+        [],
+        ["won", "the", "race", "today"],
+    ]
+    pieces = encode_words(model.tokenizer, lists, 64)
+    torch.testing.assert_close(model.encode_by_length(pieces, size), model.encode(pieces), rtol=1e-4, atol=1e-5)
+
+
 def test_context_sees_earlier_turns_and_never_later_ones() -> None:
     model = era(scope="context")
     with torch.no_grad():

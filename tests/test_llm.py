@@ -296,8 +296,18 @@ def test_a_local_model_is_asked_twice_at_most(fake, monkeypatch, tiny, tmp_path,
 
 def test_a_pip_package_may_assemble_the_model(fake, monkeypatch, tmp_path):
     (tmp_path / "made_up_gguf.py").write_text(f"def assemble():\n    return {str(tmp_path / 'broken.gguf')!r}\n")
-    (tmp_path / "broken.gguf").write_bytes(b"no weights")
     monkeypatch.syspath_prepend(tmp_path)
     assert stored("made-up-gguf") and stored(str(tmp_path)) and not stored("made-up") and not stored("no-such-gguf")
-    with pytest.raises(UserError, match="made-up-gguf"):
-        local("made-up-gguf")
+    for torn in (b"no weights", b"GGUF\x03\x00\x00\x00\x01"):
+        (tmp_path / "broken.gguf").write_bytes(torn)
+        with pytest.raises(UserError, match="made-up-gguf"):
+            local("made-up-gguf")
+
+
+def test_torn_weights_are_named(tiny, tmp_path):
+    for path in tiny.iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    weights = tmp_path / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:100])
+    with pytest.raises(UserError, match=str(tmp_path)):
+        local(str(tmp_path))

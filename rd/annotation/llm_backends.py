@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import struct
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -16,6 +17,7 @@ from urllib.parse import urlsplit
 
 import torch
 from pydantic import ValidationError
+from safetensors import SafetensorError
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
@@ -132,7 +134,7 @@ def local(name: str, longest: int = 200) -> Ask:
         place, more = (str(path.parent), {"gguf_file": path.name}) if path.suffix == ".gguf" else (name, {})
         tokenizer = AutoTokenizer.from_pretrained(place, **more)
         model = AutoModelForCausalLM.from_pretrained(place, dtype="auto", **more).eval()
-    except (OSError, ValueError, ImportError) as error:
+    except (OSError, ValueError, ImportError, struct.error, SafetensorError) as error:
         what = "name a hub model, folder or .gguf file; for a served model set OPENAI_BASE_URL or OPENAI_API_KEY"
         raise UserError(f"language model {name}: {short(error)}; {what}") from None
     model.to("cuda" if torch.cuda.is_available() else "cpu")

@@ -97,6 +97,17 @@ class ERA(nn.Module):
             mixed = self._attend(h.flatten(0, 1)[None], sees[None])[0].unflatten(0, h.shape[:2])
         return (h + mixed if self.residual else mixed) * known[..., None]
 
+    def encode_by_length(self, pieces: WordPieces, size: int = 16) -> Tensor:
+        """`encode` of turns in groups of like length, each padded to its own longest only: (B, L, Db)."""
+        lengths, words = pieces.attention.sum(1), pieces.mask.sum(1)
+        order, found = lengths.argsort(), []
+        for rows in order.split(size):
+            s, n = int(lengths[rows].max()), max(1, int(words[rows].max()))
+            widths = (s, s, n, n, s)  # ids, attention, first, mask, owner
+            part = WordPieces(*(t[rows, :width] for t, width in zip(pieces, widths, strict=True)))
+            found.append(F.pad(self.encode(part), (0, 0, 0, pieces.mask.size(1) - n)))
+        return torch.cat(found)[order.argsort()]
+
     def _attend(self, h: Tensor, sees: Tensor) -> Tensor:
         """Eq. 14-15. h (B, L, Db), sees (B, L, L) -> (B, L, Db)."""
         scores = (self.query(h) @ self.key(h).transpose(1, 2)).float() / math.sqrt(self.width)

@@ -135,7 +135,7 @@ class ReflectDiffu(Responder):
 
     def _vectors(self, batch: Batch) -> Tensor:
         """h~ of the context words (B, L, Db) from BERT, with its gradient."""
-        vectors = self.annotator.encode(batch.turns.pieces)  # (N, words of a turn, Db)
+        vectors = self.annotator.encode_by_length(batch.turns.pieces)  # (N, words of a turn, Db)
         return vectors[batch.turns.row, batch.turns.place] * batch.mask[..., None]
 
     def _emotion(self, q: Tensor, sentiment: Tensor) -> Tensor:
