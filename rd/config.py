@@ -55,7 +55,9 @@ class ModelConfig:
     experts: bool = True
     intent_twice: bool = True
     emu: bool = True
-    joint: bool = False  # at the end ERA's BERT is fine-tuned along (eq. 12's text); before, h~ is computed once
+    joint: bool = (
+        False  # in the final stage ERA's BERT is fine-tuned along (eq. 12's text); before, h~ is computed once
+    )
     joint_rate: float = 0.3  # the learning rate of that BERT / the model's own; ours (peak 9e-5)
     diffusion: DiffusionConfig = field(default_factory=DiffusionConfig)
 
@@ -79,8 +81,9 @@ class TrainConfig:
     seed: int = 0
 
 
-# The stage in which BERT learns along: short, since each step costs three times as much; ends at rate zero. Ours.
-JOINT = TrainConfig(schedule="linear", lr=3e-4, warmup=100, steps=1500, validate_every=500, save_every=250)
+# The last stage of training, from the best weights on: the rate falls to zero, and where model.joint is on BERT learns
+# along, at three times the cost of a step. Ours; 0 steps: no such stage.
+FINAL = TrainConfig(schedule="linear", lr=3e-4, warmup=100, steps=1000, validate_every=500, save_every=250)
 
 
 @dataclass(frozen=True)
@@ -114,7 +117,7 @@ class Config:
     data: DataConfig = field(default_factory=DataConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
-    joint: TrainConfig = field(default_factory=lambda: JOINT)  # the second stage, where model.joint is on
+    final: TrainConfig = field(default_factory=lambda: FINAL)  # the second stage, in which a joint model runs BERT
     annotators: AnnotatorConfig = field(default_factory=AnnotatorConfig)
 
     def digest(self) -> str:
@@ -154,6 +157,7 @@ MINI = replace(
     data=replace(PAPER.data, min_count=1),
     model=ModelConfig(width=96, heads=4, ffn=192, diffusion=DiffusionConfig(latent=16)),
     train=replace(PAPER.train, steps=300, warmup=100, validate_every=100, save_every=100),
+    final=replace(FINAL, steps=0),
     annotators=AnnotatorConfig(
         era=replace(_BERT, steps=70, warmup=10, validate_every=35, save_every=70),
         tagger=replace(_BERT, steps=60, warmup=10, validate_every=30, save_every=60),

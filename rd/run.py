@@ -146,7 +146,7 @@ def train_run(
     generator = torch.Generator().manual_seed(config.train.seed)
     vectors, report = word_vectors(inputs.vocab, config.data.vectors, config.model.width, generator)
     extra = {} if annotations is None else {"reference": annotations.reference}
-    if joint := config.model.joint and reads:
+    if config.model.joint and reads:
         extra["era"] = load_era(config.annotators, annotators)
     with torch.random.fork_rng():
         torch.manual_seed(config.train.seed)
@@ -166,11 +166,12 @@ def train_run(
     model.joined = False
     history = _stage(model, inputs, config.train, out, resume, name)
     steps = history[-1]["step"]
-    if joint:  # ERA's BERT learns along from the best weights on
-        model.joined, inputs.collate.pieces = True, model.annotator.pieces
-        history = _stage(model, inputs, config.joint, out / "joint", resume, f"{name} with BERT")
+    model.joined = config.model.joint and reads
+    if config.final.steps:  # from the best weights on; ERA's BERT may learn along
+        inputs.collate.pieces = model.pieces
+        history = _stage(model, inputs, config.final, out / "final", resume, f"{name}, final stage")
         steps += history[-1]["step"]
-        shutil.copyfile(out / "joint" / WEIGHTS, out / f".{WEIGHTS}.part")
+        shutil.copyfile(out / "final" / WEIGHTS, out / f".{WEIGHTS}.part")
         os.replace(out / f".{WEIGHTS}.part", out / WEIGHTS)
     trained = {
         "steps": steps,
@@ -207,7 +208,7 @@ def _check_folder(out: Path, config: Config, corpus: Corpus, resume: bool, reads
         raise UserError(f"{file}: begun by another version ({error}); give another --out") from None
     before["train"]["steps"] = config.train.steps
     now = asdict(config)
-    parts = ("data", "model", "train", "joint", "annotators") if reads_annotations else ("data", "model", "train")
+    parts = ["data", "model", "train", "final", *(["annotators"] if reads_annotations else [])]
     if changed := [part for part in parts if before[part] != now[part]]:
         raise UserError(f"{file}: this run was begun with other settings ({', '.join(changed)}); give another --out")
     if described.get("data", corpus.sha256) != corpus.sha256:

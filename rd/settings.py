@@ -37,8 +37,8 @@ def settings(preset: str, seed: int = 0, max_steps: int | None = None, changes: 
         raise UserError(f"--seed {seed}: give a whole number of at least 0")
     if steps < 1:
         raise UserError(f"--max-steps {max_steps}: give a whole number of at least 1")
-    joint = replace(config.joint, seed=seed)
-    config = replace(config, train=replace(config.train, seed=seed, steps=steps), joint=joint)
+    final = replace(config.final, seed=seed)
+    config = replace(config, train=replace(config.train, seed=seed, steps=steps), final=final)
     for change in changes:
         path, equals, value = change.partition("=")
         if not equals:

@@ -32,7 +32,7 @@ def made(tmp_path_factory):
         data=replace(MINI.data, vectors=str(folder / "vectors.txt")),
         model=model_config(joint=True, bert_width=16),
         train=short,
-        joint=replace(short, schedule="linear", lr=1e-3, warmup=1, steps=3),
+        final=replace(short, schedule="linear", lr=1e-3, warmup=1, steps=3),
         annotators=replace(settings(), bert=str(folder / "bert"), predictor_folds=False),
     )
     return folder, config, annotate_corpus(corpus(), config.annotators, folder / "annotators", crossfit=False)
@@ -59,7 +59,7 @@ def test_the_first_stage_is_the_training_without_bert_and_the_second_moves_bert(
     assert any(name.startswith("bert.encoder") for name in moved) and "query.weight" in moved
     assert not any(name.startswith(("emission", "crf", "emotion", "bert.pooler")) for name in moved)
     assert json.loads((run / FINISHED).read_text())["steps"] == 4 + 3
-    assert_close(last, load_file(run / "joint" / "best.safetensors"), rtol=0, atol=0)
+    assert_close(last, load_file(run / "final" / "best.safetensors"), rtol=0, atol=0)
 
 
 def test_a_run_that_was_cut_off_after_the_second_stage_ends_the_same(made):
