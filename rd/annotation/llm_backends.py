@@ -121,8 +121,8 @@ def stored(name: str) -> bool:
 def local(name: str, longest: int = 200) -> Ask:
     """A causal language model: hub name, folder, .gguf file, or pip package that assembles one. Needs no server.
 
-    Its answers cannot leave the form: of a closed set (an enum) the likeliest is taken; any other answer is begun for
-    it, then greedy, and ends with the first closing brace. Raises UserError where the model cannot be read.
+    Of a closed set (an enum) the likeliest answer is taken, so it always fits. Any other answer is begun for the model,
+    goes on greedily and ends with the first closing brace. Raises UserError where the model cannot be read.
     """
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
