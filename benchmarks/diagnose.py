@@ -25,8 +25,8 @@ from torch import Tensor
 from rd.blocks.experts import route
 from rd.blocks.policy import reward
 from rd.data.batch import UNLABELLED, Batch, in_order
-from rd.data.jsonl import read_objects
-from rd.evaluation import split_inputs
+from rd.data.text import Vocabulary
+from rd.evaluation import answer, split_inputs
 from rd.labels import INTENTS
 from rd.pipeline import open_run
 from rd.provenance import provenance
@@ -37,9 +37,8 @@ LEVELS = (10, 50, 100, 300, 900)
 Pair = tuple[Batch, Context]
 
 
-def replies(file: Path) -> dict[str, Any]:
-    """Of samples.jsonl; replies that were withheld are left out."""
-    said = [row["reply"] for _, row in read_objects(file) if row["reply"] is not None]
+def replies(said: list[str]) -> dict[str, Any]:
+    """Of all greedy replies."""
     counts = Counter(said)
     return {
         "n": len(said),
@@ -53,11 +52,11 @@ def reading(model: Responder, pairs: Iterable[Pair]) -> dict[str, float]:
     """Mean attention on the memory's slots before the words, and on all words; mean p_gen."""
     looked, gates, inside = [], [], []
     for batch, context in pairs:
-        start = torch.full_like(batch.target[:, :1], 2)
+        start = torch.full_like(batch.target[:, :1], Vocabulary.BOS)
         embedded = model.embed_response(torch.cat([start, batch.target[:, :-1]], 1), plan=context.plan)
         keys = model.decoder.memory_keys(context.memory)
         states, read, weights, _ = model.decoder(embedded, keys, context.mask)
-        real = batch.target != 0  # (B, T)
+        real = batch.target != Vocabulary.PAD  # (B, T)
         slots = weights.size(2) - batch.source.size(1)
         looked.append(torch.cat([weights[..., :slots], weights[..., slots:].sum(-1, keepdim=True)], -1)[real])
         gates.append(model.pointer.gate(states, read, embedded).sigmoid()[real])
@@ -72,7 +71,10 @@ def routing(batches: list[Batch], emotion: Tensor) -> dict[str, Any]:
     way = route(torch.cat([batch.sentiment for batch in batches]))
     right = emotion.argmax(-1) == torch.cat([batch.emotion for batch in batches])
     sides = {"negative": way == -1, "both": way == 0, "positive": way == 1}
-    return {k: {"share": m.float().mean().item(), "right": right[m].float().mean().item()} for k, m in sides.items()}
+    return {
+        k: {"share": m.float().mean().item(), "right": right[m].float().mean().item() if m.any() else None}
+        for k, m in sides.items()
+    }
 
 
 def diffusion(model: Responder, split: Tensor, mimicked: Tensor, first: Tensor) -> dict[str, Any]:
@@ -132,9 +134,7 @@ def diagnose(folder: str, data: str, split: str) -> dict[str, Any]:
     batches = list(in_order(inputs.examples[split], inputs.collate, 64))
     contexts = [model.encode(batch.unlabelled()) for batch in batches]
     found: dict[str, Any] = {"split": split, "reading": reading(model, zip(batches, contexts, strict=True))}
-    samples = run.folder / ("samples.jsonl" if split == "test" else f"samples-{split}.jsonl")
-    if samples.is_file():
-        found["replies"] = replies(samples)
+    found["replies"] = replies([record["reply"] for record in answer(run, inputs, split)])
     side = {"split", "mimicked"}  # (2, B, D): the batch is their second dimension
     names = contexts[0].notes.keys()
     notes = {name: torch.cat([c.notes[name] for c in contexts], int(name in side)) for name in names}
