@@ -209,7 +209,7 @@ def _place(name: str) -> tuple[str, dict[str, str]]:
     path, module = Path(name), name.replace("-", "_")
     if module.isidentifier() and module.endswith("gguf") and not path.exists():
         try:
-            path = import_module(module).assemble()
+            path = Path(import_module(module).assemble())
         except ModuleNotFoundError:
             raise OSError(f"not installed: pip install {name} gguf") from None
     if path.suffix == ".gguf" and not path.is_file():

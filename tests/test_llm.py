@@ -167,6 +167,11 @@ def test_reasons_become_places_in_the_turn(fake):
     assert one.report["not_found"] == 1
 
 
+def test_phrases_that_all_stand_elsewhere_are_no_answer(fake):
+    one = client(fake, '{"phrases": ["...", "my dog"]}', '{"phrases": []}')
+    assert annotate_reasons(TURNS, one) == [None, []] and one.report["not_found"] == 2
+
+
 def test_phrases_that_overlap_are_one(fake):
     one = client(fake, '{"phrases": ["so relieved", "am so", "came back", "relieved"]}')
     (spans,) = annotate_reasons(TURNS[2:3], one)

@@ -233,12 +233,12 @@ def test_a_missing_gguf_says_what_to_do(name: str, what: str) -> None:
 
 def test_a_package_puts_its_gguf_together(tmp_path: Path, monkeypatch) -> None:
     parts = f"from pathlib import Path\ndef assemble():\n    return Path({str(tmp_path)!r}, 'model.gguf')\n"
-    (tmp_path / "made_up_gguf.py").write_text(parts, "utf-8")
+    (tmp_path / "scored_gguf.py").write_text(parts, "utf-8")
     (tmp_path / "model.gguf").write_bytes(b"no GGUF at all")
     monkeypatch.syspath_prepend(tmp_path)
-    assert neural_scores._place("made-up-gguf") == (str(tmp_path), {"gguf_file": "model.gguf"})
-    with pytest.raises(UserError, match="^made-up-gguf: not loaded"):
-        gptscore(["a"], ["b"], "made-up-gguf")
+    assert neural_scores._place("scored-gguf") == (str(tmp_path), {"gguf_file": "model.gguf"})
+    with pytest.raises(UserError, match="^scored-gguf: not loaded"):
+        gptscore(["a"], ["b"], "scored-gguf")
 
 
 def test_pickled_weights_are_not_read(saved) -> None:

@@ -162,13 +162,17 @@ def _prompt(name: str, turns: list[str], place: int) -> str:
 
 
 def annotate_reasons(turns: list[str], client: Client) -> list[list[tuple[int, int]] | None]:
-    """Character spans of the reasons of each speaker turn (turns[0::2]); None where the model gave no answer."""
+    """Character spans of the reasons of each speaker turn (turns[0::2]).
+
+    None where the model gave no answer, or one of phrases that all stand elsewhere: that does not mean "no reason".
+    """
     labels: list[list[tuple[int, int]] | None] = []
     for place in range(0, len(turns), 2):
         reply = client.answer(_prompt("reasons", turns, place), Reasons)
-        spans = [locate(turns[place], phrase) for phrase in reply.phrases] if reply else []
-        client.report["not_found"] += spans.count(None)
-        labels.append(_merged([span for span in spans if span]) if reply else None)
+        spans = [locate(turns[place], phrase) for phrase in reply.phrases] if reply else [None]
+        client.report["not_found"] += spans.count(None) if reply else 0
+        found = [span for span in spans if span]
+        labels.append(_merged(found) if found or not spans else None)
     return labels
 
 
