@@ -176,7 +176,7 @@ def test_samples_without_labels_train_the_reply_alone(case):
 def test_one_batch_is_learned_by_heart(case):
     """Loss near zero, and the greedy replies are then the gold ones, names that V lacks included."""
     model, given = tiny(case, dropout=0.0, width=24).train(), batch(4, seed=3)
-    optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
+    optimizer = torch.optim.Adam([{**group, "lr": 1e-2 * group.get("scale", 1.0)} for group in model.groups()])
     for _ in range(150):
         optimizer.zero_grad()
         terms = model.loss(given)
