@@ -56,10 +56,10 @@ def in_words(ids: list[int], vocab: Vocabulary, oov: list[str]) -> list[str]:
 
 
 def _next(model: Responder, words: Tensor, state) -> Tensor:
-    """(B,) -> log-probabilities (B, X) of the next word."""
-    log_probs = model.step(words, state).log()  # -inf: words that only another sample's context has
-    log_probs[:, SILENT] = -torch.inf
-    return log_probs
+    """(B,) -> probabilities (B, X) of the next word; 0 also for words that only another sample's context has."""
+    probs = model.step(words, state)
+    probs[:, SILENT] = 0.0
+    return probs
 
 
 def _one_by_one(model: Responder, batch: Batch, context: Context, decode: Decode, generator) -> list[list[int]]:
@@ -69,8 +69,8 @@ def _one_by_one(model: Responder, batch: Batch, context: Context, decode: Decode
     alive = torch.arange(len(replies), device=batch.source.device)
     words = torch.full_like(alive, Vocabulary.BOS)
     for _ in range(decode.steps):
-        log_probs = _next(model, words, state)
-        words = log_probs.argmax(-1) if decode.method == "greedy" else _sample(log_probs, decode, generator)
+        probs = _next(model, words, state)  # greedy needs no logarithm of all of them
+        words = probs.argmax(-1) if decode.method == "greedy" else _sample(probs.log(), decode, generator)
         going = words != Vocabulary.EOS
         if not going.all():
             keep = going.nonzero()[:, 0]
@@ -105,7 +105,7 @@ def _beam(model: Responder, batch: Batch, context: Context, decode: Decode, gene
     open_replies: list[list[int]] = [[] for _ in range(samples * width)]
     ended: list[list[tuple[float, list[int]]]] = [[] for _ in range(samples)]
     for step in range(1, decode.steps + 1):
-        log_probs = _next(model, words, state).unflatten(0, (samples, width))
+        log_probs = _next(model, words, state).log().unflatten(0, (samples, width))
         total = scores[..., None] + log_probs  # (samples, width, X)
         best, flat = total.flatten(1).topk(2 * width, -1)
         origin, word = flat // total.size(-1), flat % total.size(-1)
