@@ -53,5 +53,6 @@ class PointerGenerator(nn.Module):
         if extended is None:
             extended = max(words, int(source_ext.max()) + 1)
         p_gen = torch.sigmoid(gate_logit.float())[:, None]  # (M, 1)
-        said = F.pad(p_gen * vocab_logits.float().softmax(-1), (0, extended - words))  # (M, X)
-        return said.scatter_add(-1, source_ext, (1 - p_gen) * attention.float())
+        said = p_gen * vocab_logits.float().softmax(-1)
+        said = F.pad(said, (0, extended - words)) if extended > words else said  # (M, X)
+        return said.scatter_add_(-1, source_ext, (1 - p_gen) * attention.float())  # in place: X is wide
