@@ -110,6 +110,18 @@ class AnnotatorConfig:
 
 
 @dataclass(frozen=True)
+class KnowledgeConfig:
+    """Where KEMP, CASE, CAB and EmpDG take their knowledge from. Defaults: computed from the train split."""
+
+    concepts: str = "pmi"  # "pmi" | the path of ConceptNet's assertions (conceptnet-assertions-5.7.0.csv.gz)
+    intensity: str = "vader"  # "vader" | the path of NRC-VAD-Lexicon.txt
+    commonsense: str = "neighbours"  # "neighbours" | a COMET-2020 model: hub name or folder
+    per_word: int = 3  # concepts of a word at most; KEMP Sec. 3.1: the top k of its neighbours
+    most: int = 10  # concepts of a context at most; KEMP's code: 10
+    phrase: int = 12  # words of one relation at most; ours
+
+
+@dataclass(frozen=True)
 class Config:
     """Everything that decides a number."""
 
@@ -119,6 +131,7 @@ class Config:
     train: TrainConfig = field(default_factory=TrainConfig)
     final: TrainConfig = field(default_factory=lambda: FINAL)  # the second stage, in which a joint model runs BERT
     annotators: AnnotatorConfig = field(default_factory=AnnotatorConfig)
+    knowledge: KnowledgeConfig = field(default_factory=KnowledgeConfig)
 
     def digest(self) -> str:
         """First 12 hex digits of the SHA-256 of the canonical JSON form: the config hash of every table."""

@@ -13,7 +13,7 @@ FLOORS = [
     {"responder"},
     {"models", "baselines"},
     {"train", "generate", "metrics", "neural_scores"},
-    {"annotation", "evaluate_metric", "provenance", "settings"},
+    {"annotation", "evaluate_metric", "knowledge", "provenance", "settings"},
     {"run", "tables", "figures"},
     {"intent_accuracy"},
     {"evaluation"},
