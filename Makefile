@@ -22,7 +22,7 @@ test: $(READY)
 lab: $(READY)
 	@mkdir -p .cache/ipython/profile_default
 	@printf 'c.InteractiveShellApp.exec_lines = [r"%%cd -q %s"]\n' "$$(pwd)" > .cache/ipython/profile_default/ipython_kernel_config.py
-	IPYTHONDIR="$$(pwd)/.cache/ipython" $(VENV)/bin/jupyter lab --ServerApp.root_dir=. --LabApp.default_url=/lab/tree/notebooks
+	IPYTHONDIR="$$(pwd)/.cache/ipython" $(VENV)/bin/jupyter lab --ServerApp.root_dir=. --LabApp.default_url=/lab/tree/notebooks $$(if [ "$$(id -u)" = 0 ]; then echo --allow-root; fi)
 
 lint: $(READY)
 	$(VENV)/bin/ruff check .

@@ -40,7 +40,9 @@ def split_inputs(run: Run, corpus: Corpus, split: str, annotations: Any = None) 
         raise UserError(f"--split {split}: the corpus has no such split; it has {', '.join(corpus.splits)}")
     if type(run.model).reads_annotations and annotations is None:
         raise UserError(f"{run.folder}: {run.name} reads ERA's tags and p_intent; the annotators are missing")
-    return prepare(corpus, run.config, run.vocab, annotations, (split,), run.model.pieces)
+    if type(run.model).reads_knowledge and run.knowledge is None:
+        raise UserError(f"{run.folder}: {run.name} reads knowledge, and none is given")
+    return prepare(corpus, run.config, run.vocab, annotations, (split,), run.model.pieces, run.knowledge)
 
 
 def answer(

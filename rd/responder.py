@@ -14,7 +14,7 @@ from rd.blocks.dropout import Dropout
 from rd.blocks.pointer import PointerGenerator
 from rd.blocks.transformer import Decoder, Keys, positions
 from rd.config import ModelConfig
-from rd.data.batch import Batch, Pieces
+from rd.data.batch import UNLABELLED, Batch, Pieces
 from rd.data.text import Vocabulary
 
 
@@ -26,6 +26,7 @@ class Context:
     mask: Tensor  # (B, S)
     notes: dict[str, Tensor] = field(default_factory=dict)  # what extra losses and reports read
     plan: Tensor | None = None  # (B, D) joins every word that the decoder reads
+    experts: Tensor | None = None  # (B, K) how much each of K decoders has to say, for a model that has several
 
 
 @dataclass
@@ -37,6 +38,7 @@ class Decoding:
     source_ext: Tensor  # (B, L)
     extra: int  # X - V
     plan: Tensor | None = None  # (B, D)
+    experts: Tensor | None = None  # (B, K)
     past: list[Keys] | None = None
     length: int = 0
 
@@ -44,14 +46,16 @@ class Decoding:
         """The same state with rows picked, dropped or repeated: index (B',)."""
         pick = [(k[index], v[index]) for k, v in self.keys]
         past = None if self.past is None else [(k[index], v[index]) for k, v in self.past]
-        plan = None if self.plan is None else self.plan[index]
-        return replace(self, keys=pick, mask=self.mask[index], source_ext=self.source_ext[index], plan=plan, past=past)
+        plan, experts = (None if x is None else x[index] for x in (self.plan, self.experts))
+        rest = {"mask": self.mask[index], "source_ext": self.source_ext[index], "plan": plan, "experts": experts}
+        return replace(self, keys=pick, past=past, **rest)
 
 
 class Responder(nn.Module):
     """Word embeddings, decoder, pointer generator; subclasses add the context."""
 
     reads_annotations = False  # tags r, vectors h~, p_intent: such a model cannot run without the annotators
+    reads_knowledge = False  # `Batch.known`: concepts, intensity, commonsense
     joined = False  # whether the model runs BERT itself now
     pieces: Pieces | None = None  # such a model: how it wants its turns (`Batch.turns`)
 
@@ -80,6 +84,12 @@ class Responder(nn.Module):
     ) -> dict[str, Tensor]:
         """Named scalar losses beside the response's; none by default."""
         return {}
+
+    def decode(
+        self, x: Tensor, keys: list[Keys], mask: Tensor, past: list[Keys] | None = None, experts: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, Tensor, list[Keys]]:
+        """x (B, T, D), mask (B, S), experts (B, K) or None -> as `Decoder.forward`. One decoder by default."""
+        return self.decoder(x, keys, mask, past)
 
     def hits(self, batch: Batch, context: Context) -> dict[str, Tensor]:
         """Right or wrong per labelled sample for what the model names (emotion, intent); nothing by default."""
@@ -123,7 +133,8 @@ class Responder(nn.Module):
         target = batch.target
         shifted = torch.cat([torch.full_like(target[:, :1], Vocabulary.BOS), target[:, :-1]], 1)
         embedded = self.embed_response(shifted, plan=context.plan)
-        states, read, weights, _ = self.decoder(embedded, self.decoder.memory_keys(context.memory), context.mask)
+        keys = self.decoder.memory_keys(context.memory)
+        states, read, weights, _ = self.decode(embedded, keys, context.mask, experts=context.experts)
         gate = self.pointer.gate(states, read, embedded)  # (B, T)
         rows, places = (target != Vocabulary.PAD).nonzero(as_tuple=True)  # M words: padding never meets the V columns
         source = batch.source_ext
@@ -150,13 +161,14 @@ class Responder(nn.Module):
         """The state before the first word."""
         extra = max(len(words) for words in batch.oov)
         keys = self.decoder.memory_keys(context.memory)
-        return Decoding(keys, context.mask, batch.source_ext, extra, context.plan)
+        return Decoding(keys, context.mask, batch.source_ext, extra, context.plan, context.experts)
 
     def step(self, words: Tensor, state: Decoding) -> Tensor:
         """One more word: words (B,) ids (extended ids read as UNK) -> p of the next (B, X); advances state."""
         known = words.masked_fill(words >= self.words.num_embeddings, Vocabulary.UNK)
         embedded = self.embed_response(known[:, None], state.length, state.plan)
-        states, read, weights, state.past = self.decoder(embedded, state.keys, state.mask, state.past)
+        decoded = self.decode(embedded, state.keys, state.mask, state.past, state.experts)
+        states, read, weights, state.past = decoded
         state.length += 1
         gate = self.pointer.gate(states, read, embedded)[:, 0]
         copied = copy_weights(weights[:, 0], state.source_ext.size(1))
@@ -168,3 +180,9 @@ def copy_weights(weights: Tensor, words: int) -> Tensor:
     """Attention over the memory (M, S) -> the copy distribution over its last L slots, the context words (M, L)."""
     copied = weights[:, weights.size(1) - words :].float()  # not -words: that takes all where L is 0
     return copied / copied.sum(-1, keepdim=True).clamp_min(1e-6)
+
+
+def label_loss(log_probs: Tensor, gold: Tensor) -> Tensor:
+    """Mean -log p of the gold labels (B,), log_probs (B, C); unlabelled left out; zero where a batch has none."""
+    total = nn.functional.nll_loss(log_probs, gold, ignore_index=UNLABELLED, reduction="sum")
+    return total / (gold != UNLABELLED).sum().clamp_min(1)

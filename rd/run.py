@@ -16,12 +16,14 @@ from vaderSentiment.vaderSentiment import SentimentIntensityAnalyzer
 
 from rd.annotation.annotations import load_era
 from rd.annotation.distil import new_era
+from rd.baselines.mtrs import MTRS
 from rd.config import Config, TrainConfig, from_dict
 from rd.data.batch import UNLABELLED, Collate, Example, Pieces, encode, in_order, shuffled
 from rd.data.corpus import Corpus, samples
 from rd.data.text import Vocabulary, tokenize
 from rd.data.vectors import word_vectors
 from rd.errors import UserError
+from rd.knowledge.knowledge import Knowledge
 from rd.metrics import perplexity
 from rd.models.bert import load_bert
 from rd.models.reflectdiffu import ReflectDiffu
@@ -31,7 +33,11 @@ from rd.responder import Responder
 from rd.train import WEIGHTS, fit
 
 FINISHED = "machine.json"
-MODELS: dict[str, type[Responder]] = {"reflectdiffu": ReflectDiffu, "transformer": Transformer}
+MODELS: dict[str, type[Responder]] = {
+    "reflectdiffu": ReflectDiffu,
+    "transformer": Transformer,
+    "mtrs": MTRS,
+}
 
 
 @dataclass(frozen=True)
@@ -64,10 +70,11 @@ def prepare(
     annotations: Any = None,
     splits: tuple = (),
     pieces: Pieces | None = None,
+    knowledge: Knowledge | None = None,
 ) -> Inputs:
     """Examples of the named splits (all by default). `annotations` gives tags, h~, p_intent and intent labels.
 
-    pieces: `Responder.pieces` of the model that will read them.
+    pieces: `Responder.pieces` of the model that will read them. knowledge: where the model reads it.
     """
     vocab = vocab or build_vocabulary(corpus, config)
     priors = None if annotations is None else annotations.priors
@@ -87,6 +94,8 @@ def prepare(
             compound,
             intents if split == "train" else None,  # elsewhere gold alone judges
             priors,
+            knowledge,
+            config.knowledge.most,
         )
         for split in splits or corpus.splits
     }
@@ -124,6 +133,7 @@ def train_run(
     annotations: Any = None,
     resume: bool = False,
     annotators: Path | None = None,
+    knowledge: Knowledge | None = None,
 ) -> Responder:
     """Train model `name` into the folder `out`: config.json, vocabulary.json, history.jsonl, best.safetensors.
 
@@ -133,7 +143,7 @@ def train_run(
     if name not in MODELS:
         raise UserError(f"{name}: no such model; choose one of {', '.join(MODELS)}")
     reads = MODELS[name].reads_annotations
-    _check_folder(out, config, corpus, resume, reads)
+    _check_folder(out, config, corpus, resume, MODELS[name])
     for split in ("train", "valid"):
         if not samples(corpus.splits.get(split, ())):
             raise UserError(f"{corpus.name}: no listener turn in a {split} split; training needs train and valid")
@@ -142,7 +152,7 @@ def train_run(
             f"{config.annotators.bert}: its vectors are {annotations.store.width} wide and the model expects "
             f"{config.model.bert_width}; give --set model.bert_width={annotations.store.width}"
         )
-    inputs = prepare(corpus, config, annotations=annotations, splits=("train", "valid"))
+    inputs = prepare(corpus, config, annotations=annotations, splits=("train", "valid"), knowledge=knowledge)
     generator = torch.Generator().manual_seed(config.train.seed)
     vectors, report = word_vectors(inputs.vocab, config.data.vectors, config.model.width, generator)
     extra = {} if annotations is None else {"reference": annotations.reference}
@@ -159,6 +169,8 @@ def train_run(
     described |= {"corpus": corpus.name, "data": corpus.sha256}
     if annotations is not None and annotators is not None:
         described["annotators"] = os.path.relpath(annotators, out)
+    if knowledge is not None:
+        described["knowledge"] = dict(knowledge.sources)
     save_json(out / "config.json", described)
 
     # before the loop: the code that trains is the one that was loaded
@@ -191,7 +203,7 @@ def _stage(model: Responder, inputs: Inputs, config: TrainConfig, out: Path, res
     return fit(model, batches, validator(inputs), config, out, resume, progress=name)
 
 
-def _check_folder(out: Path, config: Config, corpus: Corpus, resume: bool, reads_annotations: bool) -> None:
+def _check_folder(out: Path, config: Config, corpus: Corpus, resume: bool, model: type[Responder]) -> None:
     """Nothing is written over; a run goes on with the settings and data it began with (its steps may change)."""
     begun = [name for name in ("state.pt", FINISHED, "metrics.json") if (out / name).exists()]
     if begun and not resume:
@@ -208,7 +220,8 @@ def _check_folder(out: Path, config: Config, corpus: Corpus, resume: bool, reads
         raise UserError(f"{file}: begun by another version ({error}); give another --out") from None
     before["train"]["steps"] = config.train.steps
     now = asdict(config)
-    parts = ["data", "model", "train", "final", *(["annotators"] if reads_annotations else [])]
+    parts = ["data", "model", "train", "final"]
+    parts += ["annotators"] * model.reads_annotations + ["knowledge"] * model.reads_knowledge
     if changed := [part for part in parts if before[part] != now[part]]:
         raise UserError(f"{file}: this run was begun with other settings ({', '.join(changed)}); give another --out")
     if described.get("data", corpus.sha256) != corpus.sha256:
@@ -232,6 +245,7 @@ class Run:
     vocab: Vocabulary
     model: Responder
     described: dict[str, Any]
+    knowledge: Knowledge | None = None  # where the model reads it
 
 
 def load_run(folder: str | Path) -> Run:

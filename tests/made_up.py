@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from rd.config import DiffusionConfig, ModelConfig, TrainConfig
 from rd.data.batch import Annotate, Batch, Collate, Example, encode, shuffled
 from rd.data.corpus import Dialogue, Sample, Turn
 from rd.data.text import Vocabulary, tokenize
+from rd.knowledge.knowledge import RELATIONS, Knowledge
 from rd.labels import EMOTIONS, INTENTS
 from rd.models.annotator import ERA
 from rd.responder import Responder
@@ -31,6 +32,7 @@ PIECES = ERA(*random_bert(BERT)).pieces
 # Every model of the tables, and the four ablations: the contract holds for each. A baseline is added by its name.
 CASES: dict[str, dict] = {
     "transformer": {},
+    "mtrs": {},
     "reflectdiffu": {},
     "reflectdiffu without era": {"era": False},
     "reflectdiffu without experts": {"experts": False},
@@ -91,12 +93,32 @@ def sentiment(text: str) -> float:
     return (zlib.crc32(text.encode()) % 3 - 1) * 0.7
 
 
+def commonsense(queries: Sequence[tuple[str, str]]) -> list[tuple[tuple[str, ...], ...]]:
+    """Words of each relation, and of some none: chance that depends on the text alone."""
+
+    def said(text: str) -> tuple[tuple[str, ...], ...]:
+        rng = random.Random(text)
+        return tuple(tuple(rng.choices(KNOWN, k=rng.randint(0, 3))) for _ in RELATIONS)
+
+    return [said(text) for _, text in queries]
+
+
+def knowledge() -> Knowledge:
+    """Two or no concepts a word, and the intensity of every second."""
+    rng = random.Random(0)
+    concepts = {w: tuple((c, rng.random()) for c in rng.sample(KNOWN, 2)) for w in KNOWN if rng.random() < 0.5}
+    return Knowledge(concepts, {word: rng.random() for word in KNOWN[::2]}, commonsense, {})
+
+
 def examples(count: int, seed: int = 0, max_context: int = 200) -> list[Example]:
-    """One example a dialogue (its last listener turn)."""
-    samples = [Sample(f"{d.id}:{len(d.turns)}", d, len(d.turns) - 1) for d in dialogues(count, seed)]
+    """One example a dialogue: its last listener turn, or the one before, which has a speaker's turn after it."""
+    chosen = [
+        (d, len(d.turns) - (3 if len(d.turns) > 2 and i % 3 == 2 else 1)) for i, d in enumerate(dialogues(count, seed))
+    ]
+    samples = [Sample(f"{d.id}:{turn + 1}", d, turn) for d, turn in chosen]
     rng = np.random.default_rng(seed)
     priors = {sample.id: rng.dirichlet(np.ones(len(INTENTS))).astype(np.float32) for sample in samples}
-    return encode(samples, VOCAB, max_context, sentiment, priors=priors)
+    return encode(samples, VOCAB, max_context, sentiment, priors=priors, knowledge=knowledge(), most=4)
 
 
 def collate(lookup: Annotate | None = annotate) -> Collate:

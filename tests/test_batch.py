@@ -13,6 +13,7 @@ from torch.testing import assert_close
 
 from rd.data.batch import UNLABELLED, Batches, Collate, Turns, encode, in_order, shuffled
 from rd.data.corpus import Dialogue, Sample, Turn
+from rd.data.known import Known
 from rd.data.text import Vocabulary, tokenize
 from rd.labels import EMOTIONS, INTENTS
 
@@ -93,7 +94,7 @@ def test_without_annotations_there_are_no_tags_and_no_vectors():
 def test_unlabelled_keeps_the_inputs_and_drops_every_label():
     batch = collate()(examples(3))
     shown = batch.unlabelled()
-    labels = {"target", "target_ext", "emotion", "intent"}
+    labels = {"target", "target_ext", "emotion", "intent", "after"}
     assert {name for name, value in vars(shown).items() if value is None} == labels
     assert all(value is getattr(batch, name) for name, value in vars(shown).items() if name not in labels)
     assert all(vars(batch)[name] is not None for name in labels)
@@ -107,6 +108,8 @@ def test_moving_a_batch_moves_all_of_it():
         if isinstance(value, Turns):
             assert type(new.pieces) is type(value.pieces)
             assert {t.device.type for t in (*new.pieces, new.row, new.place)} == {"meta"}
+        elif isinstance(value, Known):
+            assert {t.device.type for t in new} == {"meta"}
         else:
             assert new.device.type == "meta" if isinstance(value, torch.Tensor) else new == value, name
     assert batch.unlabelled().to("cpu").target is None

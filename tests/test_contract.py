@@ -80,7 +80,15 @@ def test_padding_changes_nothing(case):
     columns = ("source", "source_ext", "speaker", "reason", "target", "target_ext")
     wider = {name: F.pad(getattr(given, name), (0, 3)) for name in columns}
     turns = given.turns._replace(row=F.pad(given.turns.row, (0, 3)), place=F.pad(given.turns.place, (0, 3)))
-    wider = replace(given, **wider, features=F.pad(given.features, (0, 0, 0, 3), value=7.0), turns=turns)
+    known = given.known._replace(
+        intensity=F.pad(given.known.intensity, (0, 3)),
+        concepts=F.pad(given.known.concepts, (0, 2)),
+        heads=F.pad(given.known.heads, (0, 2)),
+        weights=F.pad(given.known.weights, (0, 2)),
+        commonsense=F.pad(given.known.commonsense, (0, 2)),
+    )
+    wider |= {"features": F.pad(given.features, (0, 0, 0, 3), value=7.0), "after": F.pad(given.after, (0, 2))}
+    wider = replace(given, **wider, turns=turns, known=known)
     assert_close(model.loss(wider, chance()), model.loss(given, chance()))
     assert_close(model.nll(wider)[:2], model.nll(given)[:2], rtol=1e-5, atol=1e-5)
     assert replies(model, wider) == replies(model, given)
@@ -131,6 +139,7 @@ def test_answering_needs_no_label(case):
         target_ext=given.target_ext.flip(0),
         emotion=(given.emotion + 5) % 32,
         intent=(given.intent + 4) % 9,
+        after=given.after.flip(0),
     )
     assert replies(model, given.unlabelled()) == replies(model, garbage) == replies(model, given)
     assert_close(model.nll(given)[2].notes, model.nll(garbage)[2].notes, rtol=0, atol=0)
@@ -143,14 +152,14 @@ def test_the_context_is_made_without_labels_everywhere(case, monkeypatch):
     encode = model.encode
 
     def watched(shown, generator=None):
-        seen.append([shown.target, shown.target_ext, shown.emotion, shown.intent])
+        seen.append([shown.target, shown.target_ext, shown.emotion, shown.intent, shown.after])
         return encode(shown, generator)
 
     monkeypatch.setattr(model, "encode", watched)
     model.loss(given)
     model.nll(given)
     replies(model, given)
-    assert seen == [[None] * 4] * 3
+    assert seen == [[None] * 5] * 3
 
 
 @EVERY

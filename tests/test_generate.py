@@ -101,7 +101,9 @@ def test_a_wide_beam_finds_the_best_of_all_sequences(penalty, names):
     """Three words (or two and a name to copy), up to three steps: every sequence, scored by the training path."""
     vocab = Vocabulary.build([["rain", "sun", "dog"][names:]])
     words = ["sun", "dog", NAMES[0] if names else "rain"]
-    given = collate()([replace(row, words=tuple(words), source=vocab_ids(vocab, words)) for row in examples(4)])
+    given = collate()(
+        [replace(row, words=tuple(words), source=vocab_ids(vocab, words), known=None) for row in examples(4)]
+    )
     ids = [*range(5, len(vocab)), *[len(vocab)] * names]
     given = replace(
         given,
@@ -223,7 +225,7 @@ def test_copied_names_are_those_of_their_own_context(method):
     with torch.no_grad():
         model.pointer.linear.bias.fill_(-40.0)
     rows = [
-        replace(row, words=tuple(NAMES[i:] + NAMES[:i])[: 2 + i], source=vocab_ids(VOCAB, NAMES[: 2 + i]))
+        replace(row, words=tuple(NAMES[i:] + NAMES[:i])[: 2 + i], source=vocab_ids(VOCAB, NAMES[: 2 + i]), known=None)
         for i, row in enumerate(examples(4))
     ]
     given = collate(None)(rows)
@@ -235,7 +237,7 @@ def test_copied_names_are_those_of_their_own_context(method):
 
 def test_a_context_without_a_word_is_answered():
     """A turn of quotation marks alone has no words; a whole batch of such leaves nothing to copy."""
-    empty = [replace(row, words=(), source=row.source[:0], speaker=row.speaker[:0]) for row in examples(3)]
+    empty = [replace(row, words=(), source=row.source[:0], speaker=row.speaker[:0], known=None) for row in examples(3)]
     model = talkative("transformer")
     silent, mixed = collate(None)(empty), collate(None)([empty[0], examples(3)[1]])
     assert silent.source_ext.dtype == mixed.source_ext.dtype == torch.int64

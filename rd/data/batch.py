@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from rd.data.corpus import Sample
+from rd.data.known import Known, Knows, look_up, together
 from rd.data.text import Vocabulary, tokenize
 from rd.labels import EMOTIONS, INTENTS
 
@@ -27,7 +28,7 @@ class Turns(NamedTuple):
 
 @dataclass(frozen=True)
 class Batch:
-    """B padded samples. Labels (`target`, `target_ext`, `emotion`, `intent`) are None where a model answers."""
+    """B padded samples. Labels (`target` to the end) are None where a model answers."""
 
     ids: list[str]
     source: Tensor  # (B, L) word ids, 0 = pad
@@ -39,10 +40,12 @@ class Batch:
     intent_prior: Tensor | None  # (B, I) p_intent of eq. 5
     sentiment: Tensor  # (B,) VADER compound of the speaker's turns
     turns: Turns | None = None  # only where the model runs BERT itself (joint)
+    known: Known | None = None  # only where the model reads knowledge
     target: Tensor | None = None  # (B, T) word ids with EOS
     target_ext: Tensor | None = None  # (B, T) extended ids with EOS
     emotion: Tensor | None = None  # (B,)
     intent: Tensor | None = None  # (B,)
+    after: Tensor | None = None  # (B, F) the speaker's turn after the reply, all 0 where there is none
 
     @property
     def mask(self) -> Tensor:
@@ -50,8 +53,8 @@ class Batch:
         return self.source != Vocabulary.PAD
 
     def unlabelled(self) -> Batch:
-        """What a model may see when it answers: no gold reply, no gold emotion, no gold intent."""
-        return replace(self, target=None, target_ext=None, emotion=None, intent=None)
+        """What a model may see when it answers: no gold reply or what it led to, no gold emotion, no gold intent."""
+        return replace(self, target=None, target_ext=None, emotion=None, intent=None, after=None)
 
     def to(self, device: torch.device | str) -> Batch:
         """The same batch with its tensors on `device`."""
@@ -78,7 +81,9 @@ class Example:
     emotion: int
     intent: int
     sentiment: float
+    after: np.ndarray  # (F,) the speaker's next turn, else one PAD
     intent_prior: np.ndarray | None = None
+    known: Known | None = None
 
 
 def encode(
@@ -88,8 +93,13 @@ def encode(
     sentiment: Callable[[str], float],
     intents: dict[str, str] | None = None,
     priors: dict[str, np.ndarray] | None = None,
+    knowledge: Knows | None = None,
+    most: int = 10,
 ) -> list[Example]:
-    """Samples to examples. `intents`, `priors`: by sample id; gold intents stand where `intents` has none."""
+    """Samples to examples. `intents`, `priors`: by sample id; gold intents stand where `intents` has none.
+
+    most: concepts of a context at most, where there is knowledge.
+    """
     examples = []
     tokens = {turn.text: tokenize(turn.text) for sample in samples for turn in sample.dialogue.turns}
     for sample in samples:
@@ -98,6 +108,7 @@ def encode(
         speaker = [i % 2 == 0 for i, turn in enumerate(turns) for _ in tokens[turn.text]]
         label = (intents or {}).get(sample.id) or sample.target.intent
         emotion = sample.dialogue.emotion
+        after = next(iter(sample.dialogue.turns[sample.turn + 1 :]), None)
         examples.append(
             Example(
                 id=sample.id,
@@ -109,9 +120,13 @@ def encode(
                 emotion=EMOTIONS.index(emotion) if emotion else UNLABELLED,
                 intent=INTENTS.index(label) if label else UNLABELLED,
                 sentiment=sentiment(" ".join(turn.text for turn in turns[::2])),
+                after=np.asarray(vocab.encode(tokens[after.text]) if after else [Vocabulary.PAD], dtype=np.int64),
                 intent_prior=None if priors is None else priors[sample.id],
             )
         )
+    if knowledge is not None:
+        known = look_up(samples, [e.words for e in examples], vocab, knowledge, most)
+        examples = [replace(e, known=k) for e, k in zip(examples, known, strict=True)]
     return examples
 
 
@@ -135,9 +150,10 @@ class Collate:
         target_words = [self._extended(e.target_words, o) for e, o in zip(examples, oov, strict=True)]
         target_ext = _pad([np.append(ids, Vocabulary.EOS) for ids in target_words])
         priors = [e.intent_prior for e in examples]
+        source = _pad([e.source for e in examples])
         return Batch(
             ids=[e.id for e in examples],
-            source=_pad([e.source for e in examples]),
+            source=source,
             source_ext=_pad([self._extended(e.words, o) for e, o in zip(examples, oov, strict=True)]),
             oov=oov,
             speaker=_pad([e.speaker for e in examples]),
@@ -146,10 +162,12 @@ class Collate:
             intent_prior=None if priors[0] is None else torch.as_tensor(np.stack(priors), dtype=torch.float32),
             sentiment=torch.tensor([e.sentiment for e in examples], dtype=torch.float32),
             turns=self.pieces and self._turns(examples),
+            known=examples[0].known and together([e.known for e in examples], source.size(1)),
             target=target_ext.masked_fill(target_ext >= len(self.vocab), Vocabulary.UNK),
             target_ext=target_ext,
             emotion=torch.tensor([e.emotion for e in examples]),
             intent=torch.tensor([e.intent for e in examples]),
+            after=_pad([e.after for e in examples]),
         )
 
     def _oov(self, example: Example) -> list[str]:

@@ -14,7 +14,7 @@ from rd.labels import EMOTIONS, INTENTS, POSITIVE
 from rd.models.annotator import ERA
 from rd.models.contagion import ContagionEncoder, mean_words
 from rd.models.intent import Correcting, Exploring, MimicryUnit, Sampled, Sampling
-from rd.responder import Context, Responder
+from rd.responder import Context, Responder, label_loss
 
 
 class ReflectDiffu(Responder):
@@ -97,16 +97,16 @@ class ReflectDiffu(Responder):
         known = batch.emotion != UNLABELLED  # else samples without a label would be pulled together
         emotion = {
             "contrast": nt_xent(notes["q"][known], batch.emotion[known], config.temperature),
-            "emotion": _nll(notes["emotion"], batch.emotion),
+            "emotion": label_loss(notes["emotion"], batch.emotion),
         }
-        twice = {"intent": _nll(notes["final"], batch.intent)}
+        twice = {"intent": label_loss(notes["final"], batch.intent)}
         if config.emu:
             both, noise = self.emu.loss(notes["split"], notes["first"], generator)
             twice |= {"kl_pos": both[0], "kl_neg": both[1]}
             notes["noise_error"] = noise
         if config.intent_twice:
             # its own: through the correction alone, p_semantic learned to name one intent for everyone
-            twice["intent_first"] = _nll(notes["first"].clamp_min(1e-6).log(), batch.intent)
+            twice["intent_first"] = label_loss(notes["first"].clamp_min(1e-6).log(), batch.intent)
             twice["policy"] = self._policy_loss(notes)
         return {k: config.emotion_weight * v for k, v in emotion.items()} | {
             k: config.twice_weight * v for k, v in twice.items()
@@ -155,9 +155,3 @@ class ReflectDiffu(Responder):
         notes["reward"] = gained
         baseline = self.sampling.baseline(gained)
         return policy_loss(sampled.log_pi, sampled.mu, sampled.action, gained, baseline, self.config.clip_ratio)
-
-
-def _nll(log_probs: Tensor, gold: Tensor) -> Tensor:
-    """Mean -log p of the gold labels, unlabelled samples left out; zero where a batch has none."""
-    total = F.nll_loss(log_probs, gold, ignore_index=UNLABELLED, reduction="sum")
-    return total / (gold != UNLABELLED).sum().clamp_min(1)
