@@ -83,7 +83,7 @@ def plain_greedy(model: Responder, given: Batch, steps: int) -> list[list[int]]:
 
 @EVERY
 def test_finished_rows_leave_and_nothing_changes(case):
-    model, given = talkative(case), batch(12)
+    model, given = talkative(case), batch(12, 5)
     found = answers(model, given, steps=STEPS)
     assert found == plain_greedy(model, given, STEPS)
     assert len({len(reply) for reply in found}) > 1, "all replies are equally long: this test sees nothing"
@@ -91,7 +91,7 @@ def test_finished_rows_leave_and_nothing_changes(case):
 
 @EVERY
 def test_one_beam_is_greedy(case):
-    model, given = talkative(case), batch(12)
+    model, given = talkative(case), batch(12, 5)
     assert answers(model, given, method="beam", beams=1, steps=STEPS) == answers(model, given, steps=STEPS)
 
 

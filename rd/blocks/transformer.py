@@ -36,14 +36,14 @@ class EncoderLayer(nn.Module):
         self.dropout = Dropout(dropout)
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
-        """x (B, L, D), mask (B, L) True at words -> (B, L, D)."""
+        """x (B, L, D), mask (B, L) True at words, or (B, L, L) True where row looks at column -> (B, L, D)."""
         y = self.norms[0](x)
-        x = x + self.dropout(self.attend(y, self.attend.keys(y), mask[:, None])[0])
+        x = x + self.dropout(self.attend(y, self.attend.keys(y), mask if mask.dim() == 3 else mask[:, None])[0])
         return x + self.dropout(self.feed(self.norms[1](x)))
 
 
 class Encoder(nn.Module):
-    """TRS_Enc of eq. 2: a stack of layers and a last norm."""
+    """TRS_Enc of eq. 2: a stack of layers and a last norm. With a graph in the place of the mask: attention on it."""
 
     def __init__(self, width: int, heads: int, ffn: int, layers: int, dropout: float) -> None:
         super().__init__()
@@ -51,7 +51,7 @@ class Encoder(nn.Module):
         self.norm = nn.LayerNorm(width)
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
-        """x (B, L, D), mask (B, L) True at words -> (B, L, D)."""
+        """x (B, L, D), mask (B, L) or (B, L, L) as in its layers -> (B, L, D)."""
         for layer in self.layers:
             x = layer(x, mask)
         return self.norm(x)
