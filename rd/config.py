@@ -119,6 +119,7 @@ class KnowledgeConfig:
     per_word: int = 3  # concepts of a word at most; KEMP Sec. 3.1: the top k of its neighbours
     most: int = 10  # concepts of a context at most; KEMP's code: 10
     phrase: int = 12  # words of one relation at most; ours
+    neighbours: int = 40  # train turns that answer for COMET in "neighbours"; ours, chosen on validation
 
 
 @dataclass(frozen=True)
