@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from rd.annotation.annotations import Annotators
 from rd.annotation.view import view
-from rd.data.corpus import Corpus, Dialogue, Turn, samples
+from rd.data.corpus import Corpus, Dialogue, Turn, read_corpus, samples
 from rd.data.text import spans_from_tags, words
 from rd.evaluation import answer, split_inputs
 from rd.generate import Decode
-from rd.pipeline import open_annotators
+from rd.pipeline import open_annotators, own_knowledge
 from rd.run import Run, load_run
 
 
@@ -28,17 +28,23 @@ class Turned:
 
 @dataclass
 class Chat:
-    """`say` answers with the whole conversation so far as the context. Raises UserError for a folder that is no run."""
+    """`say` answers with the whole conversation so far as the context. Raises UserError for a folder that is no run.
+
+    data: the corpus that the run was trained on; read only where its model looks things up there.
+    """
 
     folder: str | Path
     turns: list[str] = field(default_factory=list)
     decode: Decode = Decode()
+    data: str = ""
     run: Run = field(init=False)
     annotators: Annotators | None = field(init=False)
 
     def __post_init__(self) -> None:
         self.run = load_run(self.folder)
         self.annotators = open_annotators(self.run)
+        if type(self.run.model).reads_knowledge:
+            self.run = replace(self.run, knowledge=own_knowledge(self.run, read_corpus(self.data or None)))
 
     def say(self, text: str) -> Turned:
         """The speaker's next turn -> the listener's."""

@@ -153,9 +153,8 @@ def _train(chosen: argparse.Namespace) -> None:
 
     desk = Pipeline(chosen.preset, chosen.seed, chosen.data, max_steps=chosen.max_steps, changes=tuple(chosen.set))
     folder = Path(chosen.out) if chosen.out else desk.run_folder(chosen.model)
-    train_run(
-        chosen.model, desk.corpus, desk.config, folder, desk.needed(chosen.model), chosen.resume, desk.annotators_folder
-    )
+    needed, known = desk.needed(chosen.model), desk.known(chosen.model)
+    train_run(chosen.model, desk.corpus, desk.config, folder, needed, chosen.resume, desk.annotators_folder, known)
     print(folder)
 
 
@@ -196,7 +195,7 @@ def _score(chosen: argparse.Namespace) -> None:
 def _chat(chosen: argparse.Namespace) -> None:
     from rd.chat import Chat, show
 
-    chat = Chat(chosen.run)
+    chat = Chat(chosen.run, data=chosen.data)
     print("Tell what moved you. An empty line ends.")
     while line := _ask():
         print(show(chat.say(line)))

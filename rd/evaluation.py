@@ -145,6 +145,7 @@ def measure(
         data=inputs.corpus.sha256,
         vocabulary=f"{run.config.data.vocabulary}, min_count {run.config.data.min_count}, {len(run.vocab)} words",
         vectors=run.described.get("vectors"),
+        knowledge=run.described.get("knowledge"),
     )
     if inputs.corpus.name == "empathetic_dialogues" and split == "test" and len(targets) != PROTOCOL:
         raise UserError(

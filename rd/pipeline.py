@@ -24,9 +24,13 @@ from rd.data.jsonl import write_lines
 from rd.errors import UserError
 from rd.evaluation import answer, measure, shareable, split_inputs
 from rd.generate import Decode
+from rd.knowledge.knowledge import Knowledge
+from rd.knowledge.open import open_knowledge
 from rd.run import FINISHED, MODELS, Run, load_run, save_json, train_run
 from rd.settings import settings
 from rd.train import WEIGHTS
+
+KNOWLEDGE = "knowledge"  # its folder, beside the runs
 
 
 @dataclass(frozen=True)
@@ -80,6 +84,15 @@ class Pipeline:
             raise UserError(f"{model}: no such model; choose one of {', '.join(MODELS)}")
         return self.annotations if MODELS[model].reads_annotations else None
 
+    def known(self, model: str) -> Knowledge | None:
+        """Concepts, intensity and commonsense where the model reads them; computed and kept where they are missing."""
+        return self.knowledge if MODELS[model].reads_knowledge else None
+
+    @cached_property
+    def knowledge(self) -> Knowledge:
+        """Knowledge from the train split, or from the files that the settings name."""
+        return open_knowledge(self.corpus, self.config.knowledge, self.folder / KNOWLEDGE)
+
     def run_folder(self, model: str) -> Path:
         """out/preset/<model>-s<seed>"""
         return self.folder / f"{model}-s{self.seed}"
@@ -90,8 +103,8 @@ class Pipeline:
         if not all((folder / name).exists() for name in (FINISHED, WEIGHTS)):  # a fresh clone has results, no weights
             config = replace(self.config, model=replace(self.config.model, **changes))
             needed = self.needed(model)
-            train_run(model, self.corpus, config, folder, needed, True, self.annotators_folder)
-        return load_run(folder)
+            train_run(model, self.corpus, config, folder, needed, True, self.annotators_folder, self.known(model))
+        return replace(load_run(folder), knowledge=self.known(model))
 
     def evaluated(self, model: str, split: str = "test") -> dict[str, Any]:
         """metrics.json of a model's run, with samples.jsonl beside it; made where it is missing."""
@@ -121,10 +134,23 @@ def open_annotators(run: Run) -> Annotators | None:
 def open_run(folder: str, data: str, split: str = "test") -> tuple[Run, Corpus, View | None]:
     """A run, a corpus ("" = mini), its split's annotations. Raises UserError for any that is missing."""
     run, corpus = load_run(folder), read_corpus(data or None)
+    run = replace(run, knowledge=own_knowledge(run, corpus))
     if split not in corpus.splits:
         raise UserError(f"--split {split}: the corpus has no such split; it has {', '.join(corpus.splits)}")
     annotators = open_annotators(run)
     return run, corpus, annotators and view(annotators, samples(corpus.splits[split]))
+
+
+def own_knowledge(run: Run, corpus: Corpus) -> Knowledge | None:
+    """What the run's model looks up, from the corpus that it was trained on; None if it looks up nothing.
+
+    Raises UserError for another corpus.
+    """
+    if not type(run.model).reads_knowledge:
+        return None
+    if foreign(run, corpus):
+        raise UserError(f"{run.folder}: {run.name} looks things up in its train split; give --data as it was trained")
+    return open_knowledge(corpus, run.config.knowledge, run.folder.parent / KNOWLEDGE)
 
 
 def foreign(run: Run, corpus: Corpus) -> str:

@@ -86,9 +86,10 @@ def footnotes(folder: str | Path) -> list[str]:
                 if run.get(key) is None:
                     lines[f"{name}: {heading} {DASH}: {run['notes'].get(key, 'not measured')}"] = None
             facts = run["provenance"]
+            known = "".join(f", {what}: {source}" for what, source in (facts.get("knowledge") or {}).items())
             lines[
                 f"{name} seed {facts['seed']}: config {facts['config']}, code {facts['code']}, {facts['corpus']} "
-                f"{facts['split']}, n = {run['n']}, UNK {run['unk_rate']:.2f} %, "
+                f"{facts['split']}, n = {run['n']}, UNK {run['unk_rate']:.2f} %{known}, "
                 f"{facts['hardware']}, {facts['date']}; {run['signature']}"
             ] = None
     return list(lines)

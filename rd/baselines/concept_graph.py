@@ -1,7 +1,7 @@
 """The emotional context graph of KEMP (Li et al., AAAI 2022, Sec. 3.1), which CASE's concept graph follows.
 
-Nodes: CTX, the L words of the context, the C concepts that they call up. Edges, both ways: neighbouring words, a concept
-and the word that called it up, CTX and every node, a node and itself.
+Nodes: CTX, the L words of the context, the C concepts that they call up. Edges, both ways: neighbouring words, concepts
+and the words that called them up, CTX and every node, a node and itself.
 """
 
 import torch
