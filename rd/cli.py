@@ -173,14 +173,14 @@ def _generate(chosen: argparse.Namespace) -> None:
 
 
 def _evaluate(chosen: argparse.Namespace) -> None:
-    from rd.pipeline import evaluate_run, foreign, metrics_name, open_run, open_tagger
+    from rd.pipeline import evaluate_run, foreign, open_run, open_tagger, result_name
     from rd.run import save_json
 
     if (chosen.neural or 0) < 0:
         raise UserError(f"--neural {chosen.neural}: give the number of replies, or nothing for all of them")
     run, corpus, annotations = open_run(chosen.run, chosen.data, chosen.split)
     found = evaluate_run(run, corpus, chosen.split, annotations, open_tagger(run), chosen.neural)
-    target = run.folder / metrics_name(chosen.split, foreign(run, corpus))
+    target = run.folder / f"{result_name('metrics', chosen.split, foreign(run, corpus))}.json"
     save_json(target, found)
     _print({name: value for name, value in found.items() if name not in ("provenance", "notes")}, False)
     print(target)

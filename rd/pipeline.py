@@ -109,16 +109,16 @@ class Pipeline:
     def evaluated(self, model: str, split: str = "test") -> dict[str, Any]:
         """metrics.json of a model's run, with samples.jsonl beside it; made where it is missing."""
         run = self.trained(model)
-        target = run.folder / metrics_name(split)
+        target = run.folder / f"{result_name('metrics', split)}.json"
         if not target.exists():
             tagger = open_tagger(run, self.annotators_folder)
             save_json(target, evaluate_run(run, self.corpus, split, self.needed(model), tagger))
         return json.loads(target.read_text())
 
 
-def metrics_name(split: str, corpus: str = "") -> str:
-    """File of a split's figures; of another corpus than the run's own, with that corpus' name."""
-    return "-".join(["metrics", *([corpus] if corpus else []), *([split] if split != "test" else [])]) + ".json"
+def result_name(kind: str, split: str, corpus: str = "") -> str:
+    """Name of a split's "metrics" or "samples"; of another corpus than the run's own, with that corpus' name."""
+    return "-".join([kind, *([corpus] if corpus else []), *([split] if split != "test" else [])])
 
 
 def open_annotators(run: Run) -> Annotators | None:
@@ -181,6 +181,6 @@ def evaluate_run(
     """
     inputs = split_inputs(run, corpus, split, annotations)
     records = list(answer(run, inputs, split, Decode()))
-    file = metrics_name(split, foreign(run, corpus)).replace("metrics", "samples").replace(".json", ".jsonl")
-    write_lines(run.folder / file, shareable(records, corpus))
+    file = run.folder / f"{result_name('samples', split, foreign(run, corpus))}.jsonl"
+    write_lines(file, shareable(records, corpus))
     return measure(run, inputs, split, [record["reply"] for record in records], tagger, neural)

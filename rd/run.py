@@ -125,6 +125,11 @@ def validator(inputs: Inputs, split: str = "valid", size: int = 64) -> Callable[
     return validate
 
 
+def runs_bert(name: str, config: Config) -> bool:
+    """Whether a model has a BERT of its own, which learns along in the final stage."""
+    return config.model.joint and MODELS[name].reads_annotations
+
+
 def train_run(
     name: str,
     corpus: Corpus,
@@ -142,7 +147,6 @@ def train_run(
     """
     if name not in MODELS:
         raise UserError(f"{name}: no such model; choose one of {', '.join(MODELS)}")
-    reads = MODELS[name].reads_annotations
     _check_folder(out, config, corpus, resume, MODELS[name])
     for split in ("train", "valid"):
         if not samples(corpus.splits.get(split, ())):
@@ -156,7 +160,7 @@ def train_run(
     generator = torch.Generator().manual_seed(config.train.seed)
     vectors, report = word_vectors(inputs.vocab, config.data.vectors, config.model.width, generator)
     extra = {} if annotations is None else {"reference": annotations.reference}
-    if config.model.joint and reads:
+    if runs_bert(name, config):
         extra["era"] = load_era(config.annotators, annotators)
     with torch.random.fork_rng():
         torch.manual_seed(config.train.seed)
@@ -178,7 +182,7 @@ def train_run(
     model.joined = False
     history = _stage(model, inputs, config.train, out, resume, name)
     steps = history[-1]["step"]
-    model.joined = config.model.joint and reads
+    model.joined = runs_bert(name, config)
     if config.final.steps:  # from the best weights on; ERA's BERT may learn along
         inputs.collate.pieces = model.pieces
         history = _stage(model, inputs, config.final, out / "final", resume, f"{name}, final stage")
@@ -260,7 +264,7 @@ def load_run(folder: str | Path) -> Run:
     except (ValueError, KeyError) as error:
         raise UserError(f"{folder / 'config.json'}: not a run of this version ({error}); train it again") from None
     vocab = Vocabulary.load(folder / "vocabulary.json")
-    joint = config.model.joint and model_class.reads_annotations
+    joint = runs_bert(described["model"], config)
     extra = {"era": new_era(config.annotators, *load_bert(config.annotators.bert))} if joint else {}
     model = model_class(config.model, torch.zeros(len(vocab), config.model.width), **extra)
     try:

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rd.annotation.distil import train_era, train_predictor, train_tagger
+from rd.annotation.distil import is_trained, train_era, train_predictor, train_tagger
 from rd.annotation.rows import fold_of, has_reasons
 from rd.annotation.table1 import reference_table
 from rd.config import AnnotatorConfig
@@ -30,7 +30,6 @@ from rd.labels import INTENTS
 from rd.models.annotator import ERA
 from rd.models.bert import load_bert
 from rd.models.classifier import BertClassifier, predictor_row, tagger_row
-from rd.train import WEIGHTS
 
 
 @dataclass
@@ -168,7 +167,7 @@ def load_tagger(settings: AnnotatorConfig, out: str | Path, load=load_bert) -> T
 
 def _trained(out: str | Path, name: str) -> Path:
     """`out`, if a trained annotator of that name lies in it."""
-    if not all((Path(out) / name / file).is_file() for file in ("metrics.json", WEIGHTS)):
+    if not is_trained(Path(out) / name):
         raise UserError(f"{out}/{name}: this annotator is not trained; train a model with annotations first")
     return Path(out)
 

@@ -199,10 +199,14 @@ def _made(config: TrainConfig, settings: AnnotatorConfig, names: Sequence[str], 
 
 def _finished(folder: Path, made: dict[str, Any]) -> bool:
     """Whether a finished stage lies in `folder`. Raises UserError if it was made otherwise (settings, data)."""
-    if not all((folder / name).exists() for name in ("metrics.json", WEIGHTS)):  # a fresh clone has figures, no weights
-        return False
-    _same(folder, made)
-    return True
+    if is_trained(folder):
+        _same(folder, made)
+    return is_trained(folder)
+
+
+def is_trained(folder: Path) -> bool:
+    """Whether a stage was finished in `folder`: a fresh clone has its figures and not its weights."""
+    return all((folder / name).is_file() for name in ("metrics.json", WEIGHTS))
 
 
 def _same(folder: Path, made: dict[str, Any]) -> None:
