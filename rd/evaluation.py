@@ -18,12 +18,13 @@ from rd.data.corpus import Corpus, samples
 from rd.data.text import normalise, tokenize
 from rd.errors import UserError
 from rd.generate import Decode, generate, in_words
+from rd.inputs import Inputs, prepare
 from rd.intent_accuracy import next_intent, reply_intent
 from rd.labels import EMOTIONS, INTENTS
 from rd.metrics import accuracy, load_metric, macro_f1, perplexity
 from rd.neural_scores import bartscore, bertscore_f1, gptscore
 from rd.provenance import provenance
-from rd.run import Inputs, Run, device, prepare
+from rd.run import Run, device
 
 GREEDY = Decode()
 PROTOCOL = 5255  # test samples of EMPATHETICDIALOGUES that the peers score
@@ -138,6 +139,7 @@ def measure(
         model=run.name,
         config=run.described["digest"],
         seed=run.config.train.seed,
+        steps=run.steps,
         preset=run.config.preset,
         split=split,
         samples=len(targets),

@@ -6,23 +6,23 @@ import json
 import os
 import shutil
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors.torch import load_file
-from vaderSentiment.vaderSentiment import SentimentIntensityAnalyzer
 
 from rd.annotation.annotations import load_era
 from rd.annotation.distil import new_era
 from rd.baselines.mtrs import MTRS
 from rd.config import Config, TrainConfig, from_dict
-from rd.data.batch import UNLABELLED, Collate, Example, Pieces, encode, in_order, shuffled
+from rd.data.batch import in_order, shuffled
 from rd.data.corpus import Corpus, samples
-from rd.data.text import Vocabulary, tokenize
+from rd.data.text import Vocabulary
 from rd.data.vectors import word_vectors
 from rd.errors import UserError
+from rd.inputs import Inputs, prepare
 from rd.knowledge.knowledge import Knowledge
 from rd.metrics import perplexity
 from rd.models.bert import load_bert
@@ -38,71 +38,6 @@ MODELS: dict[str, type[Responder]] = {
     "transformer": Transformer,
     "mtrs": MTRS,
 }
-
-
-@dataclass(frozen=True)
-class Inputs:
-    """All that a model reads of a corpus: vocabulary, examples of each split, and how to batch them."""
-
-    corpus: Corpus
-    vocab: Vocabulary
-    examples: dict[str, list[Example]]
-    collate: Collate
-
-
-def sentiment() -> Callable[[str], float]:
-    """VADER's compound score of a text, -1 to 1 (Hutto and Gilbert 2014)."""
-    analyzer = SentimentIntensityAnalyzer()
-    return lambda text: analyzer.polarity_scores(text)["compound"]
-
-
-def build_vocabulary(corpus: Corpus, config: Config) -> Vocabulary:
-    """Words of the train split; of all splits where config.data.vocabulary is "all" (the peers')."""
-    wanted = corpus.splits if config.data.vocabulary == "all" else ["train"]
-    texts = (turn.text for split in wanted for dialogue in corpus.splits[split] for turn in dialogue.turns)
-    return Vocabulary.build((tokenize(text) for text in texts), config.data.min_count)
-
-
-def prepare(
-    corpus: Corpus,
-    config: Config,
-    vocab: Vocabulary | None = None,
-    annotations: Any = None,
-    splits: tuple = (),
-    pieces: Pieces | None = None,
-    knowledge: Knowledge | None = None,
-) -> Inputs:
-    """Examples of the named splits (all by default). `annotations` gives tags, h~, p_intent and intent labels.
-
-    pieces: `Responder.pieces` of the model that will read them. knowledge: where the model reads it.
-    """
-    vocab = vocab or build_vocabulary(corpus, config)
-    priors = None if annotations is None else annotations.priors
-    intents = None if annotations is None else annotations.intents
-    score, known = sentiment(), {}
-
-    def compound(text: str) -> float:
-        if text not in known:
-            known[text] = score(text)
-        return known[text]
-
-    examples = {
-        split: encode(
-            samples(corpus.splits[split]),
-            vocab,
-            config.data.max_context,
-            compound,
-            intents if split == "train" else None,  # elsewhere gold alone judges
-            priors,
-            knowledge,
-            config.knowledge.most,
-        )
-        for split in splits or corpus.splits
-    }
-    seen = annotations.seen if annotations is not None and config.model.era else frozenset()
-    for rows in examples.values():
-        rows[:] = [replace(e, emotion=UNLABELLED) if e.id.rpartition(":")[0] in seen else e for e in rows]
-    return Inputs(corpus, vocab, examples, Collate(vocab, None if annotations is None else annotations.lookup, pieces))
 
 
 def validator(inputs: Inputs, split: str = "valid", size: int = 64) -> Callable[[torch.nn.Module], dict[str, float]]:
@@ -250,6 +185,12 @@ class Run:
     model: Responder
     described: dict[str, Any]
     knowledge: Knowledge | None = None  # where the model reads it
+
+    @property
+    def steps(self) -> int | None:
+        """Steps of training, as the end of the run noted them; None where a run was not finished."""
+        file = self.folder / FINISHED
+        return json.loads(file.read_text())["steps"] if file.is_file() else None
 
 
 def load_run(folder: str | Path) -> Run:

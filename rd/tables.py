@@ -59,10 +59,13 @@ def collect(folder: str | Path) -> dict[str, list[dict[str, Any]]]:
 
 
 def table2(folder: str | Path, printed: Path = PRINTED) -> pd.DataFrame:
-    """Rows "ours" and "paper" for each model that has a run; columns as Table 2, with the sample count and seeds."""
+    """Rows "ours" and "paper" for each model that has a run; columns as Table 2, with the sample count and seeds.
+
+    In the paper's order; models that it has not come first.
+    """
     paper = printed_table(printed)
-    rows = []
-    for name, runs in collect(folder).items():
+    rows, place = [], {name: i for i, name in enumerate(paper.index)}
+    for name, runs in sorted(collect(folder).items(), key=lambda found: place.get(found[0], -1)):
         shown = paper.loc[name, "system"] if name in paper.index else name
         ours = {heading: cell([run.get(key) for run in runs]) for key, (heading, _) in COLUMNS.items()}
         counts = {"n": " / ".join(sorted({str(run["n"]) for run in runs})), "seeds": len(runs)}
@@ -87,9 +90,10 @@ def footnotes(folder: str | Path) -> list[str]:
                     lines[f"{name}: {heading} {DASH}: {run['notes'].get(key, 'not measured')}"] = None
             facts = run["provenance"]
             known = "".join(f", {what}: {source}" for what, source in (facts.get("knowledge") or {}).items())
+            steps = facts.get("steps") or "unknown"
             lines[
                 f"{name} seed {facts['seed']}: config {facts['config']}, code {facts['code']}, {facts['corpus']} "
-                f"{facts['split']}, n = {run['n']}, UNK {run['unk_rate']:.2f} %{known}, "
+                f"{facts['split']}, n = {run['n']}, {steps} steps, UNK {run['unk_rate']:.2f} %{known}, "
                 f"{facts['hardware']}, {facts['date']}; {run['signature']}"
             ] = None
     return list(lines)

@@ -21,10 +21,10 @@ from rd.data.batch import UNLABELLED
 from rd.data.corpus import Corpus, Dialogue, Turn, samples
 from rd.data.text import tokenize
 from rd.errors import UserError
+from rd.inputs import prepare
 from rd.labels import EMOTIONS, INTENTS
 from rd.models.bert import encode_segments, load_bert
 from rd.models.classifier import BertClassifier, Row, emotion_row, predictor_row, tagger_row
-from rd.run import prepare
 
 TALK = Dialogue(
     "talk:1",

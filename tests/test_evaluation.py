@@ -6,7 +6,7 @@ import rd.evaluation
 from rd.data.corpus import Corpus, Dialogue, Turn
 from rd.errors import UserError
 from rd.evaluation import NEURAL, _neural_scores, shareable
-from rd.run import Inputs
+from rd.inputs import Inputs
 
 HEARD = "My aunt says the old red barn by the river burned down last night."
 CORPUS = Corpus("empathetic_dialogues", {"train": (Dialogue("a", "sad", "", (Turn(HEARD), Turn("oh no"))),)}, {}, {})

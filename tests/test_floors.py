@@ -14,6 +14,7 @@ FLOORS = [
     {"models", "baselines"},
     {"train", "generate", "metrics", "neural_scores"},
     {"annotation", "evaluate_metric", "knowledge", "provenance", "settings"},
+    {"inputs"},
     {"run", "tables", "figures"},
     {"intent_accuracy"},
     {"evaluation"},

@@ -15,7 +15,8 @@ from torch.testing import assert_close
 
 from rd.annotation.annotations import annotate_corpus
 from rd.config import MINI
-from rd.run import FINISHED, load_run, prepare, train_run
+from rd.inputs import prepare
+from rd.run import FINISHED, load_run, train_run
 
 
 @pytest.fixture(scope="module")

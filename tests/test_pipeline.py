@@ -8,6 +8,7 @@ from safetensors.torch import load_file, save_file
 from tiny_bert import random_bert
 from torch.testing import assert_close
 
+import rd.inputs
 import rd.run
 import rd.settings
 from rd.config import MINI
@@ -63,5 +64,5 @@ def test_a_run_that_trained_its_bert_along_is_read_back_whole(tmp_path):
     save_file({name: value.contiguous() for name, value in model.state_dict().items()}, tmp_path / "best.safetensors")
     read = rd.run.load_run(tmp_path).model
     assert_close(read.nll(batch())[0], model.nll(batch())[0])
-    pieces = rd.run.prepare(CORPUS, config, VOCAB, pieces=read.pieces).collate.pieces
+    pieces = rd.inputs.prepare(CORPUS, config, VOCAB, pieces=read.pieces).collate.pieces
     assert pieces(["one word".split()]).ids.equal(model.pieces(["one word".split()]).ids)
