@@ -12,11 +12,15 @@ reproduce: $(READY)
 
 # The notebooks run as copies in a folder of their own (nbmake starts a kernel where its notebook lies), in number
 # order, so that 08 reads what 06 wrote and no committed result is touched. One thread: sums come out the same anywhere.
+# The unit tests run beside them, on the second core; what they say is printed when both are done.
 test: $(READY)
 	@rm -rf runs/smoke && mkdir -p runs/smoke
 	@for n in notebooks/[0-9]*.ipynb; do if [ -f "$$n" ]; then cp "$$n" runs/smoke/; fi; done
 	@if [ -d papers ]; then ln -s ../../papers runs/smoke/papers; fi
-	OMP_NUM_THREADS=1 TQDM_DISABLE=1 $(VENV)/bin/python -m pytest -q --nbmake --nbmake-timeout=900 tests runs/smoke
+	@export OMP_NUM_THREADS=1 TQDM_DISABLE=1; \
+	$(VENV)/bin/python -m pytest -q tests > runs/tests.log 2>&1 & unit=$$!; trap "kill $$unit 2>/dev/null" INT TERM; \
+	$(VENV)/bin/python -m pytest -q --nbmake --nbmake-timeout=900 runs/smoke; notebooks=$$?; \
+	wait $$unit; tests=$$?; cat runs/tests.log; [ $$notebooks = 0 ] && [ $$tests = 0 ]
 
 # Kernels of the lab start in the root of the project, as under papermill, so that paths mean the same.
 lab: $(READY)
