@@ -115,7 +115,7 @@ class Neighbours:
 
 
 def _places(said: Sequence[Sequence]) -> Iterator[tuple[int, ...]]:
-    """Of each speaker turn: its dialogue, and the rows of itself, the reply, the next, the one before, the one earlier."""
+    """Of each speaker turn: its dialogue, the rows of itself, the reply, the next, the one before, the one earlier."""
     total, start = sum(map(len, said)), 0
     nothing = total + len(said)
     for number, turns in enumerate(said):

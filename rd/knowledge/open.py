@@ -5,16 +5,20 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from rd.config import KnowledgeConfig
 from rd.data.records import Corpus, Dialogue
+from rd.data.text import tokenize
 from rd.errors import UserError
+from rd.knowledge.comet import Comet
 from rd.knowledge.concepts import pmi_concepts
+from rd.knowledge.files import CONCEPTNET, NRC_VAD, read_conceptnet, read_vad, stamp
 from rd.knowledge.knowledge import Knowledge
 from rd.knowledge.neighbours import Neighbours
-from rd.knowledge.remembered import Remembered, remembered_graph
+from rd.knowledge.remembered import Graph, Remembered, remembered_graph
 from rd.knowledge.words import vader_intensity
 
 FORMAT = 1  # of the stored files, and of the rules that made them: raise it when one changes
@@ -31,23 +35,60 @@ def open_knowledge(corpus: Corpus, settings: KnowledgeConfig, folder: str | Path
     if not train:
         raise UserError("knowledge: the corpus has no train split to compute it from; give the folder of train.csv")
     folder, split = Path(folder), _digest(train)
-    intensity = vader_intensity()
-    key = _key(split, settings.concepts, settings.intensity, settings.per_word)
-    concepts = remembered_graph(
-        folder / f"concepts-{key}.json", lambda: pmi_concepts(train, intensity, settings.per_word)
-    )
-    key = _key(split, settings.commonsense, settings.neighbours, settings.phrase)
-    commonsense = Remembered(
-        folder / f"commonsense-{key}.jsonl",
-        lambda: Neighbours(train, settings.neighbours, settings.phrase),
-        own={dialogue.id for dialogue in train},
-    )
-    sources = {
-        "concepts": "PMI graph of the train split",
-        "intensity": "VADER",
-        "commonsense": "nearest neighbours in the train split (a stand-in for COMET)",
+    files = _stamps(settings)
+    intensity = vader_intensity() if settings.intensity == "vader" else read_vad(settings.intensity)
+
+    def graph() -> Graph:
+        if settings.concepts == "pmi":
+            return pmi_concepts(train, intensity, settings.per_word)
+        known = {token for dialogue in train for turn in dialogue.turns for token in tokenize(turn.text)}
+        return read_conceptnet(settings.concepts, intensity, settings.per_word, known)
+
+    key = _key(split, files["concepts"], files["intensity"], settings.per_word)
+    concepts = remembered_graph(folder / f"concepts-{key}.json", graph)
+    commonsense = _commonsense(train, split, files["commonsense"], settings, folder)
+    return Knowledge(concepts, intensity, commonsense, _sources(settings))
+
+
+def _commonsense(
+    train: Sequence[Dialogue], split: str, source: Any, settings: KnowledgeConfig, folder: Path
+) -> Remembered:
+    if settings.commonsense == "neighbours":
+        key = _key(split, source, settings.neighbours, settings.phrase)
+        make, own = partial(Neighbours, train, settings.neighbours, settings.phrase), {each.id for each in train}
+    else:
+        key = _key(source, settings.phrase)
+        make, own = partial(Comet, settings.commonsense, settings.phrase), set()
+    found = Remembered(folder / f"commonsense-{key}.jsonl", make, own)
+    if settings.commonsense != "neighbours" and not found.file.is_file():
+        found.answer  # noqa: B018  a model that is not there is told now, not in the middle of the work
+    return found
+
+
+def _stamps(settings: KnowledgeConfig) -> dict[str, Any]:
+    """What the stored results of each kind depend on: the name of a substitute or a model, or the stamp of a file."""
+    concepts, intensity, commonsense = settings.concepts, settings.intensity, settings.commonsense
+    stored = commonsense != "neighbours" and Path(commonsense).exists()
+    return {
+        "concepts": concepts if concepts == "pmi" else stamp(concepts, CONCEPTNET),
+        "intensity": intensity if intensity == "vader" else stamp(intensity, NRC_VAD),
+        "commonsense": stamp(commonsense, "its authors") if stored else commonsense,
     }
-    return Knowledge(concepts, intensity, commonsense, sources)
+
+
+def _sources(settings: KnowledgeConfig) -> dict[str, str]:
+    """Where each kind is from, for the tables."""
+    ours = {
+        "pmi": "PMI graph of the train split",
+        "vader": "VADER",
+        "neighbours": "nearest neighbours in the train split (a stand-in for COMET)",
+    }
+    name = Path(settings.commonsense).name if Path(settings.commonsense).exists() else settings.commonsense
+    return {
+        "concepts": ours.get(settings.concepts, f"ConceptNet 5.7 ({Path(settings.concepts).name})"),
+        "intensity": ours.get(settings.intensity, f"NRC-VAD ({Path(settings.intensity).name})"),
+        "commonsense": ours.get(settings.commonsense, f"COMET ({name})"),
+    }
 
 
 def _key(*parts: Any) -> str:
