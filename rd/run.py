@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 
 from rd.annotation.annotations import load_era
 from rd.annotation.distil import new_era
+from rd.baselines.mime import MIME
 from rd.baselines.mtrs import MTRS
 from rd.config import Config, TrainConfig, from_dict
 from rd.data.batch import in_order, shuffled
@@ -37,6 +38,7 @@ MODELS: dict[str, type[Responder]] = {
     "reflectdiffu": ReflectDiffu,
     "transformer": Transformer,
     "mtrs": MTRS,
+    "mime": MIME,
 }
 
 
