@@ -34,6 +34,7 @@ CASES: dict[str, dict] = {
     "transformer": {},
     "mtrs": {},
     "mime": {},
+    "case": {},
     "reflectdiffu": {},
     "reflectdiffu without era": {"era": False},
     "reflectdiffu without experts": {"experts": False},
