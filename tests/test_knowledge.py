@@ -256,6 +256,15 @@ def test_a_damaged_file_is_made_again(tmp_path: Path, damage) -> None:
         assert again.commonsense(QUERIES) == said
 
 
+def test_what_is_stored_for_others_is_not_told_to_its_own_dialogue(tmp_path: Path) -> None:
+    look_up = open_knowledge(corpus(), KnowledgeConfig(), tmp_path).commonsense
+    others = [("elsewhere", text) for _, text in QUERIES]
+    said, own = look_up(others), look_up(QUERIES)
+    plain = Neighbours(TRAIN, KnowledgeConfig().neighbours, KnowledgeConfig().phrase)
+    assert (said, own) == (plain(others), plain(QUERIES))
+    assert said != own
+
+
 def test_valid_and_test_are_never_used(tmp_path: Path) -> None:
     first = open_knowledge(corpus(), KnowledgeConfig(), tmp_path / "a")
     other = open_knowledge(corpus(valid=dialogues(9, 8, "v"), test=()), KnowledgeConfig(), tmp_path / "b")
