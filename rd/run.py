@@ -15,8 +15,8 @@ from safetensors.torch import load_file
 
 from rd.annotation.annotations import load_era
 from rd.annotation.distil import new_era
-from rd.baselines.mime import MIME
 from rd.baselines.case import CASE
+from rd.baselines.mime import MIME
 from rd.baselines.mtrs import MTRS
 from rd.config import Config, TrainConfig, from_dict
 from rd.data.batch import in_order, shuffled
