@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 
 from rd.annotation.annotations import load_era
 from rd.annotation.distil import new_era
+from rd.baselines.kemp import KEMP
 from rd.baselines.mime import MIME
 from rd.baselines.mtrs import MTRS
 from rd.config import Config, TrainConfig, from_dict
@@ -39,6 +40,7 @@ MODELS: dict[str, type[Responder]] = {
     "transformer": Transformer,
     "mtrs": MTRS,
     "mime": MIME,
+    "kemp": KEMP,
 }
 
 

@@ -34,6 +34,7 @@ CASES: dict[str, dict] = {
     "transformer": {},
     "mtrs": {},
     "mime": {},
+    "kemp": {},
     "reflectdiffu": {},
     "reflectdiffu without era": {"era": False},
     "reflectdiffu without experts": {"experts": False},
