@@ -84,8 +84,8 @@ def synthetic(count: int, vocab: Vocabulary, width: int, seed: int = 0) -> tuple
 # --- the naive reference ----------------------------------------------------------------------------------------------
 
 
-def naive_log_probs(model: Responder, batch: Batch, context: Context) -> tuple[Tensor, Tensor]:
-    """`Responder.word_log_probs` with everything materialised: padded places, softmax, mixture (B, T, X)."""
+def naive_taught(model: Responder, batch: Batch, context: Context) -> tuple[Tensor, Tensor, Tensor]:
+    """`Responder.taught` with everything materialised: padded places, softmax, mixture (B, T, X)."""
     target, source = batch.target, batch.source_ext
     shifted = torch.cat([torch.full_like(target[:, :1], Vocabulary.BOS), target[:, :-1]], 1)
     embedded = model.embed_response(shifted, plan=context.plan)
@@ -98,7 +98,7 @@ def naive_log_probs(model: Responder, batch: Batch, context: Context) -> tuple[T
     mixed = torch.nn.functional.pad(said, (0, extra)).scatter_add(-1, where, copied)  # (B, T, X)
     log_probs = mixed.clamp_min(1e-30).log().gather(-1, batch.target_ext[..., None])[..., 0]  # (B, T)
     rows, places = (target != Vocabulary.PAD).nonzero(as_tuple=True)
-    return log_probs[rows, places], rows
+    return log_probs[rows, places], rows, weights
 
 
 @torch.inference_mode()
@@ -159,7 +159,7 @@ def training(name: str, config: Config, data: tuple, steps: int, naive: bool) ->
     timed = Timed(batches, [i % len(batches) for i in range(whole)])
     model = build(name, config, collate.vocab)
     if naive:
-        model.word_log_probs = MethodType(naive_log_probs, model)
+        model.taught = MethodType(naive_taught, model)
     train = replace(config.train, steps=whole, precision="fp32" if naive else config.train.precision, patience=10**9)
     with tempfile.TemporaryDirectory() as out:
         fit(model, lambda epoch: timed, lambda _: {"score": 0.0}, train, Path(out), progress="naive" if naive else name)

@@ -27,6 +27,7 @@ class Context:
     notes: dict[str, Tensor] = field(default_factory=dict)  # what extra losses and reports read
     plan: Tensor | None = None  # (B, D) joins every word that the decoder reads
     experts: Tensor | None = None  # (B, K) how much each of K decoders has to say, for a model that has several
+    looked: Tensor | None = None  # (B, T, S) attention to the memory for each gold word; only `extra_losses` sees it
 
 
 @dataclass
@@ -124,12 +125,16 @@ class Responder(nn.Module):
     def loss(self, batch: Batch, generator: torch.Generator | None = None) -> dict[str, Tensor]:
         """Named scalar terms; their sum is L of eq. 12. The response term is nats per word, EOS counted."""
         context = self.encode(batch.unlabelled(), generator)
-        words, _ = self.word_log_probs(batch, context)
+        words, _, looked = self.taught(batch, context)
         terms = {"response": -words.mean() * self.config.response_weight}
-        return terms | self.extra_losses(batch, context, generator)
+        return terms | self.extra_losses(batch, replace(context, looked=looked), generator)
 
     def word_log_probs(self, batch: Batch, context: Context) -> tuple[Tensor, Tensor]:
         """log p of each gold word under the pointer mixture, padding dropped: (M,), and its row in the batch (M,)."""
+        return self.taught(batch, context)[:2]
+
+    def taught(self, batch: Batch, context: Context) -> tuple[Tensor, Tensor, Tensor]:
+        """The gold reply, word by word: as `word_log_probs`, and the attention to the memory (B, T, S)."""
         target = batch.target
         shifted = torch.cat([torch.full_like(target[:, :1], Vocabulary.BOS), target[:, :-1]], 1)
         embedded = self.embed_response(shifted, plan=context.plan)
@@ -145,7 +150,7 @@ class Responder(nn.Module):
             source[rows],
             batch.target_ext[rows, places],
         )
-        return log_probs, rows
+        return log_probs, rows, weights
 
     @torch.inference_mode()
     def nll(self, batch: Batch) -> tuple[Tensor, Tensor, Context]:

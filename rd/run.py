@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 from rd.annotation.annotations import load_era
 from rd.annotation.distil import new_era
 from rd.baselines.case import CASE
+from rd.baselines.kemp import KEMP
 from rd.baselines.mime import MIME
 from rd.baselines.mtrs import MTRS
 from rd.config import Config, TrainConfig, from_dict
@@ -41,6 +42,7 @@ MODELS: dict[str, type[Responder]] = {
     "mtrs": MTRS,
     "mime": MIME,
     "case": CASE,
+    "kemp": KEMP,
 }
 
 

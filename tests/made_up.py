@@ -35,6 +35,7 @@ CASES: dict[str, dict] = {
     "mtrs": {},
     "mime": {},
     "case": {},
+    "kemp": {},
     "reflectdiffu": {},
     "reflectdiffu without era": {"era": False},
     "reflectdiffu without experts": {"experts": False},
