@@ -41,7 +41,7 @@ class MoEL(EmotionalResponder):
     def encode(self, batch: Batch, generator: torch.Generator | None = None) -> Context:
         """Memory H (B, L+1, D), CTX first; experts p (B, E)."""
         words, mask = self.context_words(batch)
-        words = words + F.pad(self.speakers(batch.speaker.long()), (0, 0, 1, 0))  # dialogue state, eq. 1; CTX has none
+        words = words + F.pad(self.speakers(batch.speaker.long()), (0, 0, 1, 0))  # dialogue state; CTX has none
         h = self.encoder(words, mask)
         emotion = self.tracker(h[:, 0]).float().log_softmax(-1)
         return Context(h, mask, {"emotion": emotion}, experts=emotion.exp())

@@ -1,4 +1,4 @@
-r"""Small decoder layers side by side, and a decoder that reads their mixture (MoEL, Lin et al., EMNLP 2019, sec. 3).
+r"""Small decoder layers side by side, and a decoder that reads their mixture (MoEL, Lin et al., EMNLP 2019).
 
 $$ V_i = \mathrm{TRS}_{Dec}^i(y, H), \quad V_M = V_0 + \sum_{i \geq 1} p_i V_i, \quad O = \mathrm{TRS}_{Dec}(V_M, H) $$
 
