@@ -18,6 +18,7 @@ from rd.annotation.distil import new_era
 from rd.baselines.case import CASE
 from rd.baselines.kemp import KEMP
 from rd.baselines.mime import MIME
+from rd.baselines.moel import MoEL
 from rd.baselines.mtrs import MTRS
 from rd.config import Config, TrainConfig, from_dict
 from rd.data.batch import in_order, shuffled
@@ -43,6 +44,7 @@ MODELS: dict[str, type[Responder]] = {
     "mime": MIME,
     "case": CASE,
     "kemp": KEMP,
+    "moel": MoEL,
 }
 
 

@@ -36,6 +36,7 @@ CASES: dict[str, dict] = {
     "mime": {},
     "case": {},
     "kemp": {},
+    "moel": {},
     "reflectdiffu": {},
     "reflectdiffu without era": {"era": False},
     "reflectdiffu without experts": {"experts": False},

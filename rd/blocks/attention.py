@@ -11,6 +11,18 @@ from torch import Tensor, nn
 from rd.blocks.dropout import Dropout
 
 
+def weigh(query: Tensor, key: Tensor, mask: Tensor | None = None) -> Tensor:
+    """softmax(QK/sqrt d), float32: query (B, heads, T, d), key (B, heads, S, d) -> (B, heads, T, S).
+
+    mask (B, 1 or T, S) True where it may look. A row that may look nowhere attends to nothing: zeros.
+    """
+    scores = (query @ key.transpose(-1, -2)).float() / math.sqrt(key.size(-1))  # (B, heads, T, S)
+    if mask is not None:
+        scores = scores.masked_fill(~mask[:, None], torch.finfo(scores.dtype).min)
+    weights = scores.softmax(-1)
+    return weights if mask is None else weights * mask[:, None]
+
+
 class Attention(nn.Module):
     """Multi-head attention; `heads` divides `width`. `source` is the width of keys and values, if another."""
 
@@ -35,13 +47,7 @@ class Attention(nn.Module):
         The weights are the mean over heads, before dropout. A row that may look nowhere attends to nothing: zeros.
         """
         key, value = keys
-        scores = self._split(self.query(query)) @ key.transpose(-1, -2)  # (B, heads, T, S)
-        scores = scores.float() / math.sqrt(key.size(-1))
-        if mask is not None:
-            scores = scores.masked_fill(~mask[:, None], torch.finfo(scores.dtype).min)
-        weights = scores.softmax(-1)
-        if mask is not None:
-            weights = weights * mask[:, None]
+        weights = weigh(self._split(self.query(query)), key, mask)  # (B, heads, T, S)
         mixed = self.dropout(weights).to(value.dtype) @ value  # (B, heads, T, D/heads)
         return self.output(mixed.transpose(1, 2).flatten(2)), weights.mean(1)
 
