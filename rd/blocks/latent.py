@@ -72,21 +72,21 @@ class ConditionalVAE(nn.Module):
         """
         shared = torch.cat([step_embedding(n, self.width), intent], dim=-1)  # (B, D + I)
         condition = F.silu(self.condition(torch.cat([x, shared.expand(x.size(0), -1, -1)], dim=-1)))  # (P, B, H)
-        mean_p, logvar_p = _gaussian(self.prior(condition))  # (P, B, Z)
+        mean_p, logvar_p = gaussian(self.prior(condition))  # (P, B, Z)
         if eps is None:
             z, kl = mean_p, None
             if generator is not None:
                 z = mean_p + (0.5 * logvar_p).exp() * normal_like(mean_p, generator)
         else:
             seen = F.silu(self.recognise(torch.cat([condition, eps], dim=-1)))  # (P, B, H)
-            mean_q, logvar_q = _gaussian(self.posterior(seen))  # (P, B, Z)
+            mean_q, logvar_q = gaussian(self.posterior(seen))  # (P, B, Z)
             z = mean_q + (0.5 * logvar_q).exp() * normal_like(mean_q, generator)
             kl = gaussian_kl(mean_q, logvar_q, mean_p, logvar_p)  # (P, B)
         state = condition + F.silu(self.decode(torch.cat([condition, z], dim=-1)))  # (P, B, H)
         return self.output(torch.cat([state, x], dim=-1)).float(), kl
 
 
-def _gaussian(parameters: Tensor) -> tuple[Tensor, Tensor]:
+def gaussian(parameters: Tensor) -> tuple[Tensor, Tensor]:
     """(..., 2Z) -> mean and log-variance (..., Z), float32, the variance kept within e^-10 .. e^10."""
     mean, logvar = parameters.float().chunk(2, dim=-1)
     return mean, logvar.clamp(-10.0, 10.0)
