@@ -19,6 +19,7 @@ from rd.baselines.case import CASE
 from rd.baselines.kemp import KEMP
 from rd.baselines.mime import MIME
 from rd.baselines.moel import MoEL
+from rd.baselines.cab import CAB
 from rd.baselines.mtrs import MTRS
 from rd.config import Config, TrainConfig, from_dict
 from rd.data.batch import in_order, shuffled
@@ -45,6 +46,7 @@ MODELS: dict[str, type[Responder]] = {
     "case": CASE,
     "kemp": KEMP,
     "moel": MoEL,
+    "cab": CAB,
 }
 
 

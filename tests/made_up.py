@@ -37,6 +37,7 @@ CASES: dict[str, dict] = {
     "case": {},
     "kemp": {},
     "moel": {},
+    "cab": {},
     "reflectdiffu": {},
     "reflectdiffu without era": {"era": False},
     "reflectdiffu without experts": {"experts": False},
