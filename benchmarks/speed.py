@@ -1,6 +1,6 @@
 """Speed of training and answering at the paper's sizes, beside a naive reference in the same run.
 
-    python benchmarks/speed.py [--threads N] [--steps N] [--replies N] [--out FILE.json]
+    python benchmarks/speed.py [--threads N] [--steps N] [--replies N] [--models NAME ...] [--out FILE.json]
 
 Training: examples/s of `rd.train.fit`'s own loop (batching, bf16, clipping, fused AdamW; saving left out) at batch 32.
 Answering: greedy replies/s at batch 64, 50 steps at most. Data: random words shaped like EMPATHETICDIALOGUES
@@ -17,7 +17,7 @@ import json
 import os
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import MethodType
@@ -28,8 +28,10 @@ from torch import Tensor
 
 from rd.config import PAPER, Config
 from rd.data.batch import Batch, Batches, Collate, Example, shuffled
+from rd.data.known import Known
 from rd.data.text import Vocabulary
 from rd.generate import SILENT, Decode, generate
+from rd.knowledge.knowledge import RELATIONS
 from rd.labels import EMOTIONS, INTENTS
 from rd.provenance import provenance
 from rd.responder import Context, Responder, copy_weights
@@ -38,6 +40,7 @@ from rd.train import fit
 
 WORDS = 23_700  # V of the peers
 CONTEXT, REPLY = (45, 0.75, 4, 200), (15, 0.5, 2, 60)  # mean, spread of the log, least, most
+CONCEPTS, PHRASE = PAPER.knowledge.most, PAPER.knowledge.phrase  # all full: the dearest case
 WARM_UP = 3
 CACHED = replace(PAPER, model=replace(PAPER.model, joint=False))  # the first stage: BERT is not run
 
@@ -73,7 +76,15 @@ def synthetic(count: int, vocab: Vocabulary, width: int, seed: int = 0) -> tuple
             emotion=int(rng.integers(len(EMOTIONS))),
             intent=int(rng.integers(len(INTENTS))),
             sentiment=float(rng.uniform(-1, 1)),
+            after=target[:8],
             intent_prior=rng.dirichlet(np.ones(len(INTENTS))).astype(np.float32),
+            known=Known(
+                rng.random(context, np.float32) * (rng.random(context) < 0.2),
+                rng.choice(len(frequency), CONCEPTS, p=frequency) + 5,
+                rng.integers(0, context, CONCEPTS),
+                rng.random(CONCEPTS, np.float32),
+                rng.choice(len(frequency), (len(RELATIONS), PHRASE), p=frequency) + 5,
+            ),
         )
 
     shapes = zip(lengths(rng, count, CONTEXT), lengths(rng, count, REPLY), strict=True)
@@ -89,7 +100,9 @@ def naive_taught(model: Responder, batch: Batch, context: Context) -> tuple[Tens
     target, source = batch.target, batch.source_ext
     shifted = torch.cat([torch.full_like(target[:, :1], Vocabulary.BOS), target[:, :-1]], 1)
     embedded = model.embed_response(shifted, plan=context.plan)
-    states, read, weights, _ = model.decoder(embedded, model.decoder.memory_keys(context.memory), context.mask)
+    states, read, weights, _ = model.decode(
+        embedded, model.decoder.memory_keys(context.memory), context.mask, experts=context.experts
+    )
     gate = torch.sigmoid(model.pointer.gate(states, read, embedded))[..., None]  # (B, T, 1)
     said = gate * model.vocab_logits(states).softmax(-1)  # (B, T, V)
     extra = max(0, int(source.max()) + 1 - said.size(-1))
@@ -110,7 +123,9 @@ def naive_greedy(model: Responder, batch: Batch, steps: int) -> list[list[int]]:
     for _ in range(steps):
         known = said.masked_fill(said >= model.words.num_embeddings, Vocabulary.UNK)
         embedded = model.embed_response(known, plan=context.plan)
-        states, read, weights, _ = model.decoder(embedded, model.decoder.memory_keys(context.memory), context.mask)
+        states, read, weights, _ = model.decode(
+            embedded, model.decoder.memory_keys(context.memory), context.mask, experts=context.experts
+        )
         gate, logits = model.pointer.gate(states, read, embedded), model.vocab_logits(states)  # (B, T, V)
         copied = copy_weights(weights[:, -1], batch.source.size(1))
         probs = model.pointer.mixture(logits[:, -1], gate[:, -1], copied, batch.source_ext)
@@ -196,12 +211,14 @@ def cached(model: Responder, decode: Decode) -> Callable[[Batch], list[list[int]
     return lambda batch: next(iter(generate(model, [batch], decode)))[2]
 
 
-def measure(steps: int, replies: int, config: Config = CACHED, words: int = WORDS) -> dict[str, dict[str, float]]:
+def measure(
+    steps: int, replies: int, models: Sequence[str], config: Config = CACHED, words: int = WORDS
+) -> dict[str, dict[str, float]]:
     """All figures, by model."""
     vocab = Vocabulary([*Vocabulary.build([]).words, *(f"w{i}" for i in range(words - 5))])
     data = synthetic(max(50 * config.train.batch, replies), vocab, config.model.bert_width)
     found = {}
-    for name in ("transformer", "reflectdiffu"):
+    for name in models:
         ours, naive = (
             training(name, config, data, n, slow) for n, slow in ((steps, False), (max(2, steps // 4), True))
         )
@@ -227,11 +244,12 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--steps", type=int, default=60, help="timed training steps")
     parser.add_argument("--replies", type=int, default=512)
+    parser.add_argument("--models", nargs="+", choices=list(MODELS), default=["transformer", "reflectdiffu"])
     parser.add_argument("--out", type=Path)
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
     facts = provenance(load_before=os.getloadavg()[0])
-    found = {"machine": facts, "models": measure(given.steps, given.replies)}
+    found = {"machine": facts, "models": measure(given.steps, given.replies, given.models)}
     text = json.dumps(found, indent=1)
     print(text)
     if given.out:
