@@ -88,7 +88,7 @@ def footnotes(folder: str | Path) -> list[str]:
             facts = run["provenance"]
             lines[
                 f"{name} seed {facts['seed']}: config {facts['config']}, code {facts['code']}, {facts['corpus']} "
-                f"{facts['split']}, n = {run['n']}, UNK {run['unk_rate']:.2f} %, "
+                f"{facts['split']}, n = {run['n']}, UNK {cell([run.get('unk_rate')])} %, "
                 f"{facts['hardware']}, {facts['date']}; {run['signature']}"
             ] = None
     return list(lines)
