@@ -82,6 +82,9 @@ def build_parser() -> argparse.ArgumentParser:
     asks.add_argument("--split", default="test")
     asks.add_argument("--count", type=int, default=None, metavar="N", help="N samples, drawn with the seed (all)")
     asks.add_argument("--shots", type=int, default=None, metavar="K", help="train samples shown (6; 0 with --adapter)")
+    asks.add_argument(
+        "--calibrate", type=int, default=0, metavar="N", help="centre the labels' scores over N train contexts (off)"
+    )
     asks.add_argument("--adapter", default="", metavar="DIR", help="what rd tune wrote")
     asks.add_argument("--precision", default="bf16", choices=("bf16", "fp32"))
     asks.add_argument("--preset", default="mini", help="the folder of results in which the row stands")
@@ -183,7 +186,9 @@ def _prompt(chosen: argparse.Namespace) -> None:
     desk = Pipeline(chosen.preset, chosen.seed, chosen.data)
     tagger = desk.tagger
     shots = (0 if chosen.adapter else Question.shots) if chosen.shots is None else chosen.shots
-    question = Question(chosen.model, chosen.split, shots, chosen.seed, chosen.adapter, chosen.precision)
+    question = Question(
+        chosen.model, chosen.split, shots, chosen.calibrate, chosen.seed, chosen.adapter, chosen.precision
+    )
     folder = Path(chosen.out) if chosen.out else desk.run_folder(short_name(chosen.model))
     found = run_prompt(question, desk.corpus, folder, chosen.count, chosen.resume, tagger, chosen.preset)
     _print({name: value for name, value in found.items() if name != "notes"}, False)

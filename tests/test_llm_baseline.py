@@ -295,6 +295,24 @@ def test_a_batch_is_one_by_one_is_a_plain_loop(pair, corpus, monkeypatch):
         assert {name: record[name] for name in told} == told
 
 
+def test_calibration_centres_the_scores_over_the_given_contexts(pair, corpus):
+    tokenizer, model = pair
+    one = Local(tokenizer, model, ())
+    seen = some(corpus, 3)
+    plain = torch.tensor([record["emotions"] for record in one.answer(seen)])
+    one.calibrate(seen)
+    found = one.answer(seen)
+    torch.testing.assert_close(
+        torch.tensor([record["emotions"] for record in found]), plain - plain.mean(0), atol=1e-3, rtol=0
+    )
+    named = [record["emotion"] for record in found]
+    assert named == [EMOTIONS[i] for i in (plain - plain.mean(0)).argmax(1)]
+    assert named != [EMOTIONS[i] for i in plain.argmax(1)]
+    intents = torch.tensor([record["intents"] for record in found])
+    torch.testing.assert_close(intents.mean(0), torch.zeros(9), atol=1e-3, rtol=0)
+    assert one.answer(some(corpus, 5))[4] == one.answer(some(corpus, 5)[4:])[0]  # what was learned stays
+
+
 # --- the run folder
 
 
@@ -542,6 +560,7 @@ def test_tuning_learns_saves_and_goes_on(stored, corpus, tmp_path, monkeypatch):
         (["prompt", "MODEL", "--count", "0"], "--count 0"),
         (["prompt", "MODEL", "--shots", "-1"], "--shots -1"),
         (["prompt", "MODEL", "--shots", "9999"], "--shots 9999"),
+        (["prompt", "MODEL", "--calibrate", "-1"], "--calibrate -1"),
         (["prompt", "MODEL", "--seed", "-1"], "--seed -1"),
         (["prompt", "MODEL", "--split", "exam"], "--split exam"),
         (["prompt", "MODEL", "--preset", "none"], "--preset none"),

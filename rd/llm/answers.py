@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import torch
 from pydantic import BaseModel, ConfigDict
+from torch import Tensor
 
 from rd.annotation.llm import Client
 from rd.annotation.llm_backends import Ask, server
@@ -80,19 +81,40 @@ class Local:
             )
         self.start.read([before])
 
+        self.prior = {name: torch.zeros((), device=model.device) for name in ("emotion", "intent")}
+
+    def calibrate(self, seen: Sequence[Sample]) -> None:
+        """From now on a label's likelihood counts less its mean over these contexts (Zhou et al. 2024, eq. 2).
+
+        Else a small model names what it always names. Only contexts are read, and of the train split.
+        """
+        self._think(seen, learn=True)
+
     def _ids(self, text: str) -> list[int]:
         return self.tokenizer(text, add_special_tokens=False)["input_ids"]
 
-    def answer(self, asked: Sequence[Sample]) -> list[Record]:
-        """Emotion -> cause -> intent, the gold reply's likelihood, reply. The gold reply is forgotten before ours."""
+    def _think(self, asked: Sequence[Sample], learn: bool = False) -> tuple[Reader, Tensor, list[str], Tensor]:
+        """Emotion -> cause -> intent: what was read so far, and the scores of the labels (B, E), (B, I)."""
+
+        def scores(name: str, labels: list[list[int]]) -> Tensor:
+            found = reader.log_p(labels)
+            if learn:
+                self.prior[name] = found.mean(0)
+            return found - self.prior[name]
+
         reader = self.start.fork(len(asked))
         reader.read([self._ids(self.prompt.ask(sample)) for sample in asked])
-        emotions = reader.log_p(self.emotions)
+        emotions = scores("emotion", self.emotions)
         reader.read([self.emotions[i] + self._ids(f"\n{HEADS['cause']}") for i in emotions.argmax(-1)])
         causes = reader.say(self.tokenizer, self.ends, CAUSE)
         reader.read([self._ids(f"\n{HEADS['intent']}")] * len(asked))
-        intents = reader.log_p(self.intents)
+        intents = scores("intent", self.intents)
         reader.read([self.intents[i] + self._ids(f"\n{HEADS['reply']}") for i in intents.argmax(-1)])
+        return reader, emotions, causes, intents
+
+    def answer(self, asked: Sequence[Sample]) -> list[Record]:
+        """The chain, the gold reply's likelihood after it, and our reply. The gold reply is forgotten before ours."""
+        reader, emotions, causes, intents = self._think(asked)
         gold = [self._ids(f" {normalise(sample.target.text)}") for sample in asked]
         nll = reader.nll([ids + self.end for ids in gold])
         replies = reader.say(self.tokenizer, {*self.ends, *self.end}, REPLY, last=True)
@@ -107,7 +129,7 @@ class Local:
                 "words": len(tokenize(sample.target.text)) + 1,
                 "pieces": len(gold[i]),
                 "unknown": gold[i].count(self.tokenizer.unk_token_id),
-                "emotions": [round(value, 4) for value in emotions[i].tolist()],  # log-likelihoods of the labels
+                "emotions": [round(value, 4) for value in emotions[i].tolist()],  # scores of the labels
                 "intents": [round(value, 4) for value in intents[i].tolist()],
             }
             for i, sample in enumerate(asked)

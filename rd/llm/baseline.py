@@ -37,6 +37,7 @@ class Question:
     model: str  # hub name, folder, .gguf file, pip package, or a served model's name
     split: str = "test"
     shots: int = 6
+    calibrate: int = 0  # train contexts over which a local model's label scores are centred; 0: plain likelihood
     seed: int = 0
     adapter: str = ""
     precision: str = "bf16"
@@ -75,14 +76,16 @@ def run_prompt(
     if not asked:
         raise UserError(f"--split {question.split}: no sample to answer there")
     served = by_server(question.model)
-    if served and question.adapter:
-        raise UserError(f"--adapter {question.adapter}: {question.model} is served; serve it with its adapter")
+    if served and (question.adapter or question.calibrate):
+        raise UserError(f"{question.model} is served; --adapter and --calibrate are for a model that is run here")
     _check_folder(out, resume)
     out.mkdir(parents=True, exist_ok=True)
     if served:
         backend = Served(question.model, shown, out / "cache.jsonl")
     else:
         backend = Local(*load_causal(question.model, question.precision, question.adapter), shown, question.model)
+        if question.calibrate:
+            backend.calibrate(choose_asked(samples(corpus.splits["train"]), question.seed, shown, question.calibrate))
     described = _described(question, corpus, backend.sha256, shown, served)
     _begin(out, described)
     facts = {"model": out.name.rpartition("-s")[0], "config": described["digest"], "seed": question.seed}
@@ -101,7 +104,12 @@ def run_prompt(
 def _check(question: Question, corpus: Corpus, count: int | None) -> None:
     if question.split not in corpus.splits:
         raise UserError(f"--split {question.split}: no such split in the corpus; it has {', '.join(corpus.splits)}")
-    for name, value, least in (("count", count, 1), ("shots", question.shots, 0), ("seed", question.seed, 0)):
+    for name, value, least in (
+        ("count", count, 1),
+        ("shots", question.shots, 0),
+        ("calibrate", question.calibrate, 0),
+        ("seed", question.seed, 0),
+    ):
         if value is not None and value < least:
             raise UserError(f"--{name} {value}: give a whole number of at least {least}")
     if question.precision not in PRECISIONS:
