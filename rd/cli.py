@@ -72,6 +72,26 @@ def build_parser() -> argparse.ArgumentParser:
         help="another value than the preset's: model.joint=true, model.era=false, data.vectors=glove.6B.300d.txt, ...",
     )
 
+    asks = _verb(verbs, "prompt", _prompt, "a language model answers by chain of thought: the rows + CoT of Table 2")
+    tunes = _verb(verbs, "tune", _tune, "fine-tune a language model on the chain of thought, by LoRA")
+    for verb in (asks, tunes):
+        verb.add_argument("model", metavar="MODEL", help="hub name, folder, .gguf file, pip package, or served model")
+        verb.add_argument("--data", default="", metavar="DIR")
+        verb.add_argument("--seed", type=int, default=0)
+        verb.add_argument("--resume", action="store_true")
+    asks.add_argument("--split", default="test")
+    asks.add_argument("--count", type=int, default=None, metavar="N", help="N samples, drawn with the seed (all)")
+    asks.add_argument("--shots", type=int, default=None, metavar="K", help="train samples shown (6; 0 with --adapter)")
+    asks.add_argument(
+        "--calibrate", type=int, default=0, metavar="N", help="centre the labels' scores over N train contexts (off)"
+    )
+    asks.add_argument("--adapter", default="", metavar="DIR", help="what rd tune wrote")
+    asks.add_argument("--precision", default="bf16", choices=("bf16", "fp32"))
+    asks.add_argument("--preset", default="mini", help="the folder of results in which the row stands")
+    asks.add_argument("--out", default=None, metavar="RUN")
+    tunes.add_argument("--max-steps", type=int, default=None)
+    tunes.add_argument("--out", required=True, metavar="DIR")
+
     answer = _verb(verbs, "generate", _generate, "answer a split")
     evaluate = _verb(verbs, "evaluate", _evaluate, "answer a split and measure: RUN/metrics.json")
     chat = _verb(verbs, "chat", _chat, "talk; shows reasons, emotion, first and final intent, reply")
@@ -156,6 +176,30 @@ def _train(chosen: argparse.Namespace) -> None:
     needed, known = desk.needed(chosen.model), desk.known(chosen.model)
     train_run(chosen.model, desk.corpus, desk.config, folder, needed, chosen.resume, desk.annotators_folder, known)
     print(folder)
+
+
+def _prompt(chosen: argparse.Namespace) -> None:
+    from rd.llm.baseline import Question, run_prompt, short_name
+    from rd.pipeline import Pipeline
+
+    desk = Pipeline(chosen.preset, chosen.seed, chosen.data)
+    tagger = desk.tagger
+    shots = (0 if chosen.adapter else Question.shots) if chosen.shots is None else chosen.shots
+    question = Question(
+        chosen.model, chosen.split, shots, chosen.calibrate, chosen.seed, chosen.adapter, chosen.precision
+    )
+    folder = Path(chosen.out) if chosen.out else desk.run_folder(short_name(chosen.model))
+    found = run_prompt(question, desk.corpus, folder, chosen.count, chosen.resume, tagger, chosen.preset)
+    _print({name: value for name, value in found.items() if name != "notes"}, False)
+    print(folder)
+
+
+def _tune(chosen: argparse.Namespace) -> None:
+    from rd.data.corpus import read_corpus
+    from rd.llm.finetune import tune, tuning
+
+    config = tuning(chosen.seed, chosen.max_steps)
+    print(tune(chosen.model, read_corpus(chosen.data or None), Path(chosen.out), config, chosen.resume))
 
 
 def _generate(chosen: argparse.Namespace) -> None:

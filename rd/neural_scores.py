@@ -43,7 +43,7 @@ def bertscore_f1(
     bert-score raises a maximum below 0 to 0. Raises UserError without weights, ValueError on unequal numbers or none.
     """
     _check(hyps, refs)
-    tokenizer, model = _load("AutoModel", name, num_hidden_layers=layer)  # the layers above are not even read
+    tokenizer, model = load_pretrained("AutoModel", name, num_hidden_layers=layer)  # the layers above are not even read
     special = torch.tensor([i for i in (tokenizer.cls_token_id, tokenizer.sep_token_id) if i is not None])
     score = partial(_greedy_f1, model, special.to(model.device))
     return _batched(score, *(_tokens(tokenizer, texts) for texts in (hyps, refs)), batch, "BERTScore")
@@ -60,7 +60,7 @@ def bartscore(
     y is <s> text </s>, both marks counted; of an empty text only they are left. Raises as `bertscore_f1` does.
     """
     _check(hyps, refs)
-    tokenizer, model = _load("AutoModelForSeq2SeqLM", name)
+    tokenizer, model = load_pretrained("AutoModelForSeq2SeqLM", name)
     hyp, ref = (_tokens(tokenizer, texts) for texts in (hyps, refs))
     score = partial(_after_source, model)
     forth, back = _batched(score, ref, hyp, batch, "BARTScore 1/2"), _batched(score, hyp, ref, batch, "BARTScore 2/2")
@@ -83,7 +83,7 @@ def gptscore(
     package that assembles one. Raises as `bertscore_f1` does.
     """
     _check(hyps, contexts)
-    tokenizer, model = _load("AutoModelForCausalLM", name)
+    tokenizer, model = load_pretrained("AutoModelForCausalLM", name)
     begin = [] if tokenizer.bos_token_id is None else [tokenizer.bos_token_id]
     rows, most = [], tokenizer.model_max_length
     for context, hyp in zip(contexts, hyps):
@@ -170,7 +170,7 @@ def _after_prompt(model: Any, prompts: Rows, replies: Rows) -> Tensor:
     return _mean_log_p(logits, ids[:, first:], counted[:, first:])
 
 
-def _load(kind: str, name: str, **config: Any) -> tuple[Any, Any]:
+def load_pretrained(kind: str, name: str, **config: Any) -> tuple[Any, Any]:
     """(tokenizer, model of a transformers Auto class): what is stored here, else the hub's.
 
     Raises UserError, within seconds without a network, where neither is there or the weights do not fill the model.
@@ -186,7 +186,7 @@ def _load(kind: str, name: str, **config: Any) -> tuple[Any, Any]:
         return tokenizer, *auto.from_pretrained(place, local_files_only=stored, **more)
 
     try:
-        place, gguf = _place(name)
+        place, gguf = place_of(name)
         try:
             tokenizer, model, report = read(stored=True)
         except FAULTS:
@@ -204,7 +204,7 @@ def _load(kind: str, name: str, **config: Any) -> tuple[Any, Any]:
     return tokenizer, model.eval().to("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def _place(name: str) -> tuple[str, dict[str, str]]:
+def place_of(name: str) -> tuple[str, dict[str, str]]:
     """A folder or hub name, and the .gguf file in it if that is wanted; a pip package puts its GGUF together first."""
     path, module = Path(name), name.replace("-", "_")
     if module.isidentifier() and module.endswith("gguf") and not path.exists():

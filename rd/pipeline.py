@@ -70,6 +70,15 @@ class Pipeline:
         return self.folder / "annotators"
 
     @property
+    def tagger(self) -> Tagger | None:
+        """The intent tagger, if it is trained already."""
+        annotators = self.config.annotators
+        try:
+            return load_tagger(annotators, self.annotators_folder)
+        except UserError:
+            return None
+
+    @property
     def empathetic_intents(self) -> list[tuple[str, str]]:
         """EmpatheticIntents' train rows where the data folder has them, less the texts of valid and test turns."""
         folder = Path(self.data or ".") / "empathetic_intents"

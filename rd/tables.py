@@ -93,7 +93,7 @@ def footnotes(folder: str | Path) -> list[str]:
             steps = facts.get("steps") or "unknown"
             lines[
                 f"{name} seed {facts['seed']}: config {facts['config']}, code {facts['code']}, {facts['corpus']} "
-                f"{facts['split']}, n = {run['n']}, {steps} steps, UNK {run['unk_rate']:.2f} %{known}, "
+                f"{facts['split']}, n = {run['n']}, {steps} steps, UNK {cell([run.get('unk_rate')])} %{known}, "
                 f"{facts['hardware']}, {facts['date']}; {run['signature']}"
             ] = None
     return list(lines)

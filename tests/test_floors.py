@@ -18,6 +18,7 @@ FLOORS = [
     {"run", "tables", "figures"},
     {"intent_accuracy"},
     {"evaluation"},
+    {"llm"},
     {"pipeline"},
     {"chat"},
     {"cli"},

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from rd.data.corpus import Corpus, Dialogue, Turn
+from rd.data.corpus import Corpus, Dialogue, Turn, samples
 from rd.intent_accuracy import next_intent, reply_intent
 from rd.labels import INTENTS
 
@@ -65,3 +65,16 @@ def test_the_next_intent_beside_what_counting_gives():
     assert found["acc_intent"] == pytest.approx(200 / 3) and found["acc_intent_first"] == pytest.approx(100 / 3)
     assert found["acc_intent_majority"] == pytest.approx(100 / 3)  # wishing: 3 of 6 on train
     assert "3 samples" in notes["acc_intent"]
+
+
+def test_one_named_intent_and_chosen_samples_suffice():
+    chosen = samples(TEST)[1:3]
+    found, notes = next_intent({"final": sure("wishing", "neutral")}, CORPUS, "test", chosen)
+    assert found["acc_intent"] == pytest.approx(50) and notes["acc_intent"].startswith("2 samples")
+    assert found["acc_intent_first"] is None and "once" in notes["acc_intent_first"]
+    tagger = Words()
+    found, _ = reply_intent(
+        {"final": sure("wishing", "neutral")}, ["wishing you", "agreeing"], CORPUS, "test", tagger, chosen
+    )
+    assert tagger.shown == [["told 0", "said 0", "told 1", "wishing you"], ["told 0", "agreeing"]]
+    assert found == {"acc_reply_intent": 100, "acc_reply_final": 50}

@@ -236,7 +236,7 @@ def test_a_package_puts_its_gguf_together(tmp_path: Path, monkeypatch) -> None:
     (tmp_path / "scored_gguf.py").write_text(parts, "utf-8")
     (tmp_path / "model.gguf").write_bytes(b"no GGUF at all")
     monkeypatch.syspath_prepend(tmp_path)
-    assert neural_scores._place("scored-gguf") == (str(tmp_path), {"gguf_file": "model.gguf"})
+    assert neural_scores.place_of("scored-gguf") == (str(tmp_path), {"gguf_file": "model.gguf"})
     with pytest.raises(UserError, match="^scored-gguf: not loaded"):
         gptscore(["a"], ["b"], "scored-gguf")
 

@@ -21,7 +21,7 @@ from typing import Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict
 
-from rd.annotation.llm_backends import Again, Ask, Failed, Refused, local, server, short, stored
+from rd.annotation.llm_backends import Again, Ask, Failed, Refused, by_server, local, server, short
 from rd.errors import UserError
 from rd.labels import INTENTS
 
@@ -140,7 +140,7 @@ def client_from_environment(cache: Path | None) -> Client:
             "no language model is configured; set RD_LLM_MODEL to a hub name, local folder or .gguf file, or to a "
             "served model together with OPENAI_BASE_URL and, where it needs one, OPENAI_API_KEY"
         )
-    if os.environ.get("OPENAI_BASE_URL") or (os.environ.get("OPENAI_API_KEY") and not stored(model)):
+    if by_server(model):
         return Client(server(), model, cache)
     return Client(local(model), model, cache, sleep=lambda _: None, tries=2)  # greedy: one repair, nothing to wait for
 

@@ -118,6 +118,11 @@ def stored(name: str) -> bool:
     return Path(name).exists() or _package(name) is not None
 
 
+def by_server(model: str) -> bool:
+    """Whether a model of that name is asked of a server: an address is set, or a key and no such model lies here."""
+    return bool(os.environ.get("OPENAI_BASE_URL") or (os.environ.get("OPENAI_API_KEY") and not stored(model)))
+
+
 def local(name: str, longest: int = 200) -> Ask:
     """A causal language model: hub name, folder, .gguf file, or pip package that assembles one. Needs no server.
 
