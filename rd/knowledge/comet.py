@@ -9,7 +9,7 @@ from tqdm import tqdm
 
 from rd.data.text import tokenize
 from rd.knowledge.knowledge import RELATIONS, Said
-from rd.neural_scores import _load
+from rd.neural_scores import load_pretrained
 
 BEAM = 5  # CEM (Sabour et al., AAAI 2022) takes the five best inferences of a relation
 LENGTH = 24  # subwords of one inference at most; ours: inferences are phrases
@@ -28,7 +28,7 @@ class Comet:
         Raises UserError, within seconds without a network, where they are not there.
         """
         self.phrase, self.batch, self.beam = phrase, batch, beam
-        self.tokenizer, self.model = _load("AutoModelForSeq2SeqLM", name)
+        self.tokenizer, self.model = load_pretrained("AutoModelForSeq2SeqLM", name)
         self.tokenizer.truncation_side = "left"
 
     def __call__(self, queries: Sequence[tuple[str, str]]) -> list[Said]:
