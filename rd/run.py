@@ -16,6 +16,7 @@ from vaderSentiment.vaderSentiment import SentimentIntensityAnalyzer
 
 from rd.annotation.annotations import load_era
 from rd.annotation.distil import new_era
+from rd.baselines.empdg import EmpDG
 from rd.baselines.mtrs import MTRS
 from rd.config import Config, TrainConfig, from_dict
 from rd.data.batch import UNLABELLED, Collate, Example, Pieces, encode, in_order, shuffled
@@ -37,6 +38,7 @@ MODELS: dict[str, type[Responder]] = {
     "reflectdiffu": ReflectDiffu,
     "transformer": Transformer,
     "mtrs": MTRS,
+    "empdg": EmpDG,
 }
 
 

@@ -33,6 +33,7 @@ PIECES = ERA(*random_bert(BERT)).pieces
 CASES: dict[str, dict] = {
     "transformer": {},
     "mtrs": {},
+    "empdg": {},
     "reflectdiffu": {},
     "reflectdiffu without era": {"era": False},
     "reflectdiffu without experts": {"experts": False},
