@@ -20,6 +20,7 @@ from rd.baselines.case import CASE
 from rd.baselines.kemp import KEMP
 from rd.baselines.mime import MIME
 from rd.baselines.moel import MoEL
+from rd.baselines.empdg import EmpDG
 from rd.baselines.mtrs import MTRS
 from rd.config import Config, TrainConfig, from_dict
 from rd.data.batch import in_order, shuffled
@@ -47,6 +48,7 @@ MODELS: dict[str, type[Responder]] = {
     "kemp": KEMP,
     "moel": MoEL,
     "cab": CAB,
+    "empdg": EmpDG,
 }
 
 

@@ -38,6 +38,7 @@ CASES: dict[str, dict] = {
     "kemp": {},
     "moel": {},
     "cab": {},
+    "empdg": {},
     "reflectdiffu": {},
     "reflectdiffu without era": {"era": False},
     "reflectdiffu without experts": {"experts": False},

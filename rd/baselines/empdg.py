@@ -1,0 +1,111 @@
+r"""EmpDG (Li et al., COLING 2020, "EmpDG: Multi-resolution Interactive Empathetic Dialogue Generation").
+
+Two resolutions: the words of the dialogue and, apart, its emotional words; the decoder attends to both. Two critics,
+semantic and emotional, read the reply together with the user's next turn and tell gold replies from the model's.
+
+$$ L = L_{res} + L_{emo} + \sum_{c \in \{sem, emo\}} (w\, L_G^c + v\, L_D^c) $$
+
+The game is played inside one step: the gradient of L_D reaches the critics alone, that of L_G the generator alone
+(`rd.blocks.critic`). Adam keeps its moments per weight, so this equals two optimisers that step at once; only the clip
+of the gradient's norm sees both sides, and v keeps the critics' share of it small.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from rd.baselines.emotional import EmotionalResponder
+from rd.blocks.critic import Critic, Exchange, wasserstein
+from rd.blocks.transformer import Encoder
+from rd.config import ModelConfig
+from rd.data.batch import Batch
+from rd.data.text import Vocabulary
+from rd.labels import EMOTIONS
+from rd.responder import Context, copy_weights
+
+THRESHOLD = 0.25  # intensity of an emotional word; ours: one of VADER's four degrees (the paper: NRC's lexicon)
+PLAYERS = 8  # samples of a batch that play: ours, for the cost; a quarter of a batch of 32
+ADVERSARIAL = 0.01  # w; ours: at 0.1 the game outweighs the words (papers/baselines.md)
+CRITIC = 1e-3  # v; ours: Adam's steps do not depend on it, but the clip of the gradient's norm sees both sides
+CRITIC_RATE = 0.1  # the critics' learning rate / the model's; the authors' code: 1e-4, where Noam's peak is about 1e-3
+
+
+class EmpDG(EmotionalResponder):
+    """Semantic and emotion encoder, one memory; two interactive critics in training."""
+
+    reads_knowledge = True
+
+    def __init__(self, config: ModelConfig, vectors: Tensor) -> None:
+        super().__init__(config, vectors)
+        width = config.width
+        self.emotion_encoder = Encoder(width, config.heads, config.ffn, config.layers, config.dropout)
+        self.emotion = nn.Linear(2 * width, len(EMOTIONS))
+        self.signal = nn.Linear(len(EMOTIONS), width)
+        self.critics = nn.ModuleDict({"semantic": Critic(width), "emotional": Critic(width)})
+        self.register_buffer("intensity", torch.zeros(len(vectors)))  # (V,) as contexts have shown it
+
+    def encode(self, batch: Batch, generator: torch.Generator | None = None) -> Context:
+        """Memory [CTX, emotional words; CTX, words] (B, 2L+2, D); the emotion joins every word the decoder reads."""
+        words, mask = self.context_words(batch)
+        felt = F.pad(emotional(batch), (1, 0), value=True)  # (B, L+1)
+        e, h = self.emotion_encoder(words, felt), self.encoder(words, mask)
+        emotion = self.emotion(torch.cat([e[:, 0], h[:, 0]], -1)).float().log_softmax(-1)
+        notes = {"emotion": emotion, "semantic": h[:, 0], "emotional": e[:, 0]}
+        return Context(torch.cat([e, h], 1), torch.cat([felt, mask], 1), notes, self.signal(emotion.exp()))
+
+    def extra_losses(
+        self, batch: Batch, context: Context, generator: torch.Generator | None = None
+    ) -> dict[str, Tensor]:
+        """The emotion, and both sides of the two games."""
+        terms = super().extra_losses(batch, context, generator)
+        plays = (batch.after != Vocabulary.PAD).any(1)
+        rows = plays.long().argsort(descending=True, stable=True)[:PLAYERS]  # the first that have a next turn
+        target, after, felt = batch.target[rows], batch.after[rows], self.lexicon(batch)
+        said = self.expected(batch, context, rows, felt)
+        vectors = self.words.weight.detach()
+        for (name, critic), spoken, kept in zip(self.critics.items(), said, (torch.ones_like(felt), felt)):
+            gold, heard = (vectors[ids] * kept[ids][..., None] for ids in (target, after))
+            exchange = Exchange(target != Vocabulary.PAD, heard, after != Vocabulary.PAD, context.notes[name][rows])
+            ours, fooled = wasserstein(critic, spoken, gold, exchange, plays[rows], generator)
+            terms |= {f"critic_{name}": CRITIC * ours, f"adversarial_{name}": ADVERSARIAL * fooled}
+        return terms
+
+    def expected(self, batch: Batch, context: Context, rows: Tensor, felt: Tensor) -> Tensor:
+        """The words that the model expects after the gold ones before, of samples rows (P,), felt (V,) -> (2, P, T, D).
+
+        sum_w P(w) E(w) under the pointer mixture; then over emotional words alone. E is held still: P is what plays.
+        """
+        target, source = batch.target[rows], batch.source[rows]
+        shifted = F.pad(target[:, :-1], (1, 0), value=Vocabulary.BOS)
+        embedded = self.embed_response(shifted, plan=context.plan[rows])
+        states, read, weights, _ = self.decode(
+            embedded, self.decoder.memory_keys(context.memory[rows]), context.mask[rows]
+        )
+        words = (target != Vocabulary.PAD).nonzero(as_tuple=True)  # M places: padding never meets the V columns
+        gate = self.pointer.gate(states, read, embedded)[words]
+        copied = copy_weights(weights[words], source.size(1))
+        vectors = self.words.weight.detach()
+        logits = self.vocab_logits(states[words])
+        p = self.pointer.mixture(logits, gate, copied, source[words[0]], len(vectors))  # (M, V)
+        found = torch.stack([p @ vectors, (p * felt) @ vectors], 1).float()  # (M, 2, D)
+        spoken = found.new_zeros(*target.shape, *found.shape[1:]).index_put(words, found)  # (P, T, 2, D)
+        return spoken.movedim(2, 0)
+
+    def lexicon(self, batch: Batch) -> Tensor:
+        """(V,) True at emotional words, as far as contexts have shown them: replies come without intensities."""
+        shown = batch.known.intensity.masked_fill(batch.source == Vocabulary.UNK, 0.0)
+        found = self.intensity.scatter_reduce(0, batch.source.flatten(), shown.flatten(), "amax")
+        if self.training:
+            self.intensity.copy_(found)
+        return found >= THRESHOLD
+
+    def groups(self) -> list[dict]:
+        """The critics learn at their own rate."""
+        critics, learned = set(self.critics.parameters()), [p for p in self.parameters() if p.requires_grad]
+        own, theirs = ([p for p in learned if (p in critics) == side] for side in (False, True))
+        return [{"params": own}, {"params": theirs, "scale": CRITIC_RATE}]
+
+
+def emotional(batch: Batch) -> Tensor:
+    """(B, L) True at the emotional words of the context."""
+    return batch.known.intensity >= THRESHOLD
