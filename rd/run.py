@@ -17,10 +17,10 @@ from rd.annotation.annotations import load_era
 from rd.annotation.distil import new_era
 from rd.baselines.cab import CAB
 from rd.baselines.case import CASE
+from rd.baselines.empdg import EmpDG
 from rd.baselines.kemp import KEMP
 from rd.baselines.mime import MIME
 from rd.baselines.moel import MoEL
-from rd.baselines.empdg import EmpDG
 from rd.baselines.mtrs import MTRS
 from rd.config import Config, TrainConfig, from_dict
 from rd.data.batch import in_order, shuffled
