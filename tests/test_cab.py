@@ -12,7 +12,7 @@ from torch.distributions import kl_divergence
 from torch.nn import functional as F
 from torch.testing import assert_close
 
-from rd.baselines.cab import BAG, EMOTION, FULL_KL, INTENT
+from rd.baselines.cab import BAG, FULL_KL
 from rd.data.text import Vocabulary
 from rd.train import fit
 
@@ -98,7 +98,8 @@ def test_each_interlocutor_is_read_in_their_own_words(case):
                 1 + i for i in range(given.source.size(1)) if mask[b, 1 + i] and given.speaker[b, i] == speaks
             ]
             keys = model.side.keys(h[b : b + 1, words])
-            read = model.side((h[b, 0] + model.roles[side])[None, None], keys)[0]
+            asks = (h[b, 0] + model.roles[side])[None, None]
+            read = asks + model.side(asks, keys)[0]
             logits = read[0] @ model.felt.weight[side] + model.felt.bias[side]
             assert_close(felt[b, side], logits[0].log_softmax(-1))
             feelings.append(logits[0].softmax(-1) @ model.emotions)
@@ -180,14 +181,14 @@ def test_the_loss_by_hand(case, monkeypatch):
     model, given, _ = case
     terms, read = trained_on(model, given, monkeypatch)
     words, _ = model.word_log_probs(given, read)
-    bags = model.vocab_logits(model.bag(read.notes["z"]).relu()).softmax(-1)
+    bags = (model.bag(read.notes["z"]) @ model.words.weight.T + model.bias).softmax(-1)
     said = [[bags[b, w].log() for w in given.target[b].tolist() if w != Vocabulary.PAD] for b in range(6)]
     assert set(terms) == {"response", "emotion", "intent", "kl", "bag"}
     assert_close(terms["response"], -words.mean())
     assert_close(terms["bag"], -BAG * sum(map(sum, said)) / 6)
-    assert_close(terms["emotion"], EMOTION * -read.notes["emotion"][range(6), given.emotion].mean())
+    assert_close(terms["emotion"], -read.notes["emotion"][range(6), given.emotion].mean())
     known = given.intent >= 0
-    assert_close(terms["intent"], INTENT * -read.notes["final"][range(6), given.intent][known].mean())
+    assert_close(terms["intent"], -read.notes["final"][range(6), given.intent][known].mean())
     assert_close(terms["kl"], (FULL_KL // 3) / FULL_KL * read.notes["kl"].mean())
     reply = F.pad(given.target, (1, 0), value=Vocabulary.CTX)
     seen = torch.stack(  # each reply alone, no padding
@@ -221,3 +222,16 @@ def test_hits_are_the_named_emotion_and_act(case):
     hits, missed = (model.hits(given, replace(context, notes=n)) for n in (notes, wrong))
     assert set(hits) == {"acc_emo", "acc_intent"} and all(row.all() and len(row) == 6 for row in hits.values())
     assert missed["acc_emo"].all() and not missed["acc_intent"].any()
+
+
+def test_the_bag_of_words_moves_what_leads_to_z_and_no_word_of_the_decoder():
+    model, given = tiny("cab"), batch()
+    model.loss(given, chance())["bag"].backward()
+    moved = {name for name, weight in model.named_parameters() if weight.grad is not None and bool(weight.grad.any())}
+    assert {"bag.0.weight", "speaker.recognise.0.weight", "listener.recognise.0.weight", "emotions"} <= moved
+    assert not moved & {"bias", "project.weight", "act.weight"} and not {n for n in moved if n.startswith("decoder.")}
+    model.zero_grad()
+    context = model.encode(given.unlabelled())
+    cut = replace(context, notes=context.notes | {"z": context.notes["z"].detach()})
+    model.extra_losses(given, cut)["bag"].backward()
+    assert model.words.weight.grad is None and model.bag[2].weight.grad.any()

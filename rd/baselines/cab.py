@@ -27,7 +27,7 @@ from rd.responder import Context, label_loss
 
 RELATIONS = 5  # R of `Known.commonsense`
 FULL_KL = 7500  # steps of 32 samples until the KL term has weight 1; authors' code: 15,000 of 16
-EMOTION, INTENT, BAG = 0.1, 0.05, 0.1  # weights of their losses; authors' code
+BAG = 0.1  # weight of the bag of words; authors' code
 
 
 class CAB(EmotionalResponder):
@@ -52,7 +52,7 @@ class CAB(EmotionalResponder):
         self.listener = LatentVariable(width + latent, width, width, latent)
         self.annealing = Annealing(FULL_KL)
         self.affect = nn.Linear(2 * latent, width)
-        self.bag = nn.Linear(2 * latent, width)
+        self.bag = nn.Sequential(nn.Linear(2 * latent, width), nn.ReLU(), nn.Linear(width, width))
         self.act = nn.Linear(width, len(INTENTS))
         self.acts = nn.Parameter(torch.randn(len(INTENTS), width) * scale)  # (I, D)
         self.gate = nn.Linear(3 * width, 3 * width)
@@ -93,7 +93,8 @@ class CAB(EmotionalResponder):
         """
         own = F.pad(torch.stack([speaker, ~speaker], 1), (1, 0), value=True) & mask[:, None]  # (B, 2, L+1)
         keys = self.side.keys(h)
-        read = self.side(h[:, :1] + self.roles, keys, own)[0]  # (B, 2, D)
+        asks = h[:, :1] + self.roles  # (B, 2, D)
+        read = asks + self.side(asks, keys, own)[0]
         felt = self.felt(read.transpose(0, 1)).float().log_softmax(-1)  # (2, B, E)
         feeling = (felt.exp() @ self.emotions).transpose(0, 1)  # (B, 2, D)
         sides = read + self.side(read + feeling, keys, own)[0]
@@ -133,12 +134,11 @@ class CAB(EmotionalResponder):
     ) -> dict[str, Tensor]:
         """Emotion, intent, annealed KL; bag of words (Zhao et al., ACL 2017): -log p(word | z) summed over a reply."""
         notes = context.notes
-        emotion = super().extra_losses(batch, context, generator)["emotion"]
-        said = self.vocab_logits(F.relu(self.bag(notes["z"]))).float().log_softmax(-1)  # (B, V)
+        words = self.words.weight.detach(), self.bias.detach()  # the decoder's: the bag moves none of them
+        said = F.linear(self.bag(notes["z"]), *words).float().log_softmax(-1)  # (B, V)
         bag = -(said.gather(1, batch.target) * (batch.target != Vocabulary.PAD)).sum(1)  # (B,)
-        return {
-            "emotion": EMOTION * emotion,
-            "intent": INTENT * label_loss(notes["final"], batch.intent),
+        return super().extra_losses(batch, context, generator) | {
+            "intent": label_loss(notes["final"], batch.intent),
             "kl": self.annealing() * notes["kl"].mean(),
             "bag": BAG * bag.mean(),
         }
