@@ -16,6 +16,7 @@ NOTEBOOKS = [
     "04_diffusion",
     "05_intent_twice",
     "06_response",
+    "07_baselines",
     "08_evaluation",
 ]
 
