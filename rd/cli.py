@@ -173,8 +173,9 @@ def _train(chosen: argparse.Namespace) -> None:
 
     desk = Pipeline(chosen.preset, chosen.seed, chosen.data, max_steps=chosen.max_steps, changes=tuple(chosen.set))
     folder = Path(chosen.out) if chosen.out else desk.run_folder(chosen.model)
-    needed, known = desk.needed(chosen.model), desk.known(chosen.model)
-    train_run(chosen.model, desk.corpus, desk.config, folder, needed, chosen.resume, desk.annotators_folder, known)
+    needed = desk.needed(chosen.model)
+    more = (desk.annotators_folder, desk.known(chosen.model), desk.intents(chosen.model))
+    train_run(chosen.model, desk.corpus, desk.config, folder, needed, chosen.resume, *more)
     print(folder)
 
 

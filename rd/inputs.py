@@ -46,14 +46,16 @@ def prepare(
     splits: tuple = (),
     pieces: Pieces | None = None,
     knowledge: Knowledge | None = None,
+    intents: dict[str, str] | None = None,
 ) -> Inputs:
     """Examples of the named splits (all by default). `annotations` gives tags, h~, p_intent and intent labels.
 
     pieces: `Responder.pieces` of the model that will read them. knowledge: where the model reads it.
+    intents: labels of train replies by sample id, where there are no annotations to give them.
     """
     vocab = vocab or build_vocabulary(corpus, config)
     priors = None if annotations is None else annotations.priors
-    intents = None if annotations is None else annotations.intents
+    intents = intents if annotations is None else annotations.intents
     score, known = sentiment(), {}
 
     def compound(text: str) -> float:

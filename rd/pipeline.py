@@ -13,6 +13,7 @@ from rd.annotation.annotations import (
     Annotators,
     Tagger,
     annotate_corpus,
+    label_intents,
     load_annotators,
     load_tagger,
 )
@@ -93,6 +94,13 @@ class Pipeline:
             raise UserError(f"{model}: no such model; choose one of {', '.join(MODELS)}")
         return self.annotations if MODELS[model].reads_annotations else None
 
+    def intents(self, model: str) -> dict[str, str] | None:
+        """Intents of all train replies, gold or the tagger's, where the model learns them and nothing else."""
+        if not MODELS[model].learns_intents:
+            return None
+        given = (self.corpus, self.config.annotators, self.annotators_folder, self.empathetic_intents)
+        return label_intents(*given)[0]
+
     def known(self, model: str) -> Knowledge | None:
         """Concepts, intensity and commonsense where the model reads them; computed and kept where they are missing."""
         return self.knowledge if MODELS[model].reads_knowledge else None
@@ -112,8 +120,10 @@ class Pipeline:
         if not all((folder / name).exists() for name in (FINISHED, WEIGHTS)):  # a fresh clone has results, no weights
             config = replace(self.config, model=replace(self.config.model, **changes))
             needed = self.needed(model)
-            train_run(model, self.corpus, config, folder, needed, True, self.annotators_folder, self.known(model))
-        return replace(load_run(folder), knowledge=self.known(model))
+            more = (self.annotators_folder, self.known(model), self.intents(model))
+            train_run(model, self.corpus, config, folder, needed, True, *more)
+        run = load_run(folder)
+        return replace(run, knowledge=own_knowledge(run, self.corpus))
 
     def evaluated(self, model: str, split: str = "test") -> dict[str, Any]:
         """metrics.json of a model's run, with samples.jsonl beside it; made where it is missing."""

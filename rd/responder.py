@@ -56,6 +56,7 @@ class Responder(nn.Module):
     """Word embeddings, decoder, pointer generator; subclasses add the context."""
 
     reads_annotations = False  # tags r, vectors h~, p_intent: such a model cannot run without the annotators
+    learns_intents = False  # the intent labels of train replies, the tagger's too; nothing else of the annotators
     reads_knowledge = False  # `Batch.known`: concepts, intensity, commonsense
     joined = False  # whether the model runs BERT itself now
     pieces: Pieces | None = None  # such a model: how it wants its turns (`Batch.turns`)
@@ -85,6 +86,10 @@ class Responder(nn.Module):
     ) -> dict[str, Tensor]:
         """Named scalar losses beside the response's; none by default."""
         return {}
+
+    def learned_from(self, batch: Batch, context: Context, generator: torch.Generator | None = None) -> Context:
+        """The context for the decoder of `loss` alone: labels may enter it; scoring and answering never come here."""
+        return context
 
     def decode(
         self, x: Tensor, keys: list[Keys], mask: Tensor, past: list[Keys] | None = None, experts: Tensor | None = None
@@ -124,7 +129,7 @@ class Responder(nn.Module):
 
     def loss(self, batch: Batch, generator: torch.Generator | None = None) -> dict[str, Tensor]:
         """Named scalar terms; their sum is L of eq. 12. The response term is nats per word, EOS counted."""
-        context = self.encode(batch.unlabelled(), generator)
+        context = self.learned_from(batch, self.encode(batch.unlabelled(), generator), generator)
         words, _, looked = self.taught(batch, context)
         terms = {"response": -words.mean() * self.config.response_weight}
         return terms | self.extra_losses(batch, replace(context, looked=looked), generator)

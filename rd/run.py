@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -22,21 +20,19 @@ from rd.baselines.kemp import KEMP
 from rd.baselines.mime import MIME
 from rd.baselines.moel import MoEL
 from rd.baselines.mtrs import MTRS
-from rd.config import Config, TrainConfig, from_dict
-from rd.data.batch import in_order, shuffled
+from rd.config import Config, from_dict
 from rd.data.corpus import Corpus, samples
 from rd.data.text import Vocabulary
 from rd.data.vectors import word_vectors
 from rd.errors import UserError
-from rd.inputs import Inputs, prepare
+from rd.inputs import prepare
 from rd.knowledge.knowledge import Knowledge
-from rd.metrics import perplexity
 from rd.models.bert import load_bert
 from rd.models.reflectdiffu import ReflectDiffu
 from rd.models.transformer import Transformer
 from rd.provenance import provenance
 from rd.responder import Responder
-from rd.train import WEIGHTS, fit
+from rd.stages import train_stages
 
 FINISHED = "machine.json"
 MODELS: dict[str, type[Responder]] = {
@@ -50,26 +46,6 @@ MODELS: dict[str, type[Responder]] = {
     "cab": CAB,
     "empdg": EmpDG,
 }
-
-
-def validator(inputs: Inputs, split: str = "valid", size: int = 64) -> Callable[[torch.nn.Module], dict[str, float]]:
-    """PPL (protocol: macro) of a split, the score that early stopping watches, with whatever the model reports."""
-    batches = in_order(inputs.examples[split], inputs.collate, size)
-
-    def validate(model: Responder) -> dict[str, float]:
-        model.eval()
-        sums, lengths, hits = [], [], {}
-        for batch in batches:
-            batch = batch.to(next(model.parameters()).device)
-            nll, words, context = model.nll(batch)
-            sums += nll.tolist()
-            lengths += words.tolist()
-            for name, right in model.hits(batch, context).items():
-                hits.setdefault(name, []).extend(right.tolist())
-        found = perplexity(sums, lengths)
-        return {"score": found["ppl"], **found, **{name: 100 * sum(h) / len(h) for name, h in hits.items() if h}}
-
-    return validate
 
 
 def runs_bert(name: str, config: Config) -> bool:
@@ -86,15 +62,23 @@ def train_run(
     resume: bool = False,
     annotators: Path | None = None,
     knowledge: Knowledge | None = None,
+    intents: dict[str, str] | None = None,
 ) -> Responder:
     """Train model `name` into the folder `out`: config.json, vocabulary.json, history.jsonl, best.safetensors.
 
     annotators: the folder of the models behind `annotations`; its place relative to `out` goes into config.json.
+    intents: of train replies by sample id, for a model that learns them and reads no annotations.
     Raises UserError for an unknown model.
     """
     if name not in MODELS:
         raise UserError(f"{name}: no such model; choose one of {', '.join(MODELS)}")
-    _check_folder(out, config, corpus, resume, MODELS[name])
+    _check_folder(out, config, corpus, resume, name)
+    for what, wanted, given in (
+        ("the annotations", MODELS[name].reads_annotations, annotations),
+        ("knowledge", MODELS[name].reads_knowledge, knowledge),
+    ):
+        if wanted and given is None:
+            raise UserError(f"{name} reads {what}, and none is given")
     for split in ("train", "valid"):
         if not samples(corpus.splits.get(split, ())):
             raise UserError(f"{corpus.name}: no listener turn in a {split} split; training needs train and valid")
@@ -103,7 +87,9 @@ def train_run(
             f"{config.annotators.bert}: its vectors are {annotations.store.width} wide and the model expects "
             f"{config.model.bert_width}; give --set model.bert_width={annotations.store.width}"
         )
-    inputs = prepare(corpus, config, annotations=annotations, splits=("train", "valid"), knowledge=knowledge)
+    inputs = prepare(
+        corpus, config, annotations=annotations, splits=("train", "valid"), knowledge=knowledge, intents=intents
+    )
     generator = torch.Generator().manual_seed(config.train.seed)
     vectors, report = word_vectors(inputs.vocab, config.data.vectors, config.model.width, generator)
     extra = {} if annotations is None else {"reference": annotations.reference}
@@ -114,8 +100,9 @@ def train_run(
         model = MODELS[name](config.model, vectors, **extra)
     out.mkdir(parents=True, exist_ok=True)
     inputs.vocab.save(out / "vocabulary.json")
-    for stale in (FINISHED, "metrics.json", "samples.jsonl"):  # figures of a run whose weights are gone, or will move
-        (out / stale).unlink(missing_ok=True)
+    for pattern in (FINISHED, "metrics*.json", "samples*.jsonl"):  # figures of weights that are gone, or will move
+        for stale in out.glob(pattern):
+            stale.unlink()
     described = {"model": name, "config": asdict(config), "digest": config.digest(), "vectors": report}
     described |= {"corpus": corpus.name, "data": corpus.sha256}
     if annotations is not None and annotators is not None:
@@ -126,35 +113,13 @@ def train_run(
 
     # before the loop: the code that trains is the one that was loaded
     facts = provenance(model=name, config=config.digest(), seed=config.train.seed, data=corpus.sha256)
-    model.joined = False
-    history = _stage(model, inputs, config.train, out, resume, name)
-    steps = history[-1]["step"]
-    model.joined = runs_bert(name, config)
-    if config.final.steps:  # from the best weights on; ERA's BERT may learn along
-        inputs.collate.pieces = model.pieces
-        history = _stage(model, inputs, config.final, out / "final", resume, f"{name}, final stage")
-        steps += history[-1]["step"]
-        shutil.copyfile(out / "final" / WEIGHTS, out / f".{WEIGHTS}.part")
-        os.replace(out / f".{WEIGHTS}.part", out / WEIGHTS)
-    trained = {
-        "steps": steps,
-        "parameters": sum(p.numel() for p in model.parameters()),
-        "best": min((row for row in history if "valid/score" in row), key=lambda row: row["valid/score"]),
-    }
+    trained = train_stages(model, inputs, config, out, resume, name, runs_bert(name, config))
+    trained["parameters"] = sum(p.numel() for p in model.parameters())
     save_json(out / FINISHED, {**facts, **trained})  # written last: it marks the end
     return model
 
 
-def _stage(model: Responder, inputs: Inputs, config: TrainConfig, out: Path, resume: bool, name: str) -> list[dict]:
-    """One training to early stopping; returns its history."""
-
-    def batches(epoch: int):
-        return shuffled(inputs.examples["train"], inputs.collate, config.batch, config.seed, epoch)
-
-    return fit(model, batches, validator(inputs), config, out, resume, progress=name)
-
-
-def _check_folder(out: Path, config: Config, corpus: Corpus, resume: bool, model: type[Responder]) -> None:
+def _check_folder(out: Path, config: Config, corpus: Corpus, resume: bool, name: str) -> None:
     """Nothing is written over; a run goes on with the settings and data it began with (its steps may change)."""
     begun = [name for name in ("state.pt", FINISHED, "metrics.json") if (out / name).exists()]
     if begun and not resume:
@@ -164,11 +129,13 @@ def _check_folder(out: Path, config: Config, corpus: Corpus, resume: bool, model
     if not (out / "state.pt").exists():  # of a clone: figures without weights are made again
         return
     file = out / "config.json"
-    described = json.loads(file.read_text())
     try:
-        before = asdict(from_dict(Config, described["config"]))
-    except KeyError as error:
-        raise UserError(f"{file}: begun by another version ({error}); give another --out") from None
+        described = json.loads(file.read_text())
+        before, model = asdict(from_dict(Config, described["config"])), MODELS[described["model"]]
+    except (OSError, ValueError, KeyError) as error:
+        raise UserError(f"{file}: not readable, or begun by another version ({error}); give another --out") from None
+    if described["model"] != name:
+        raise UserError(f"{out}: a run of {described['model']} lies here; give another --out for {name}")
     before["train"]["steps"] = config.train.steps
     now = asdict(config)
     parts = ["data", "model", "train", "final"]

@@ -32,8 +32,8 @@ def case():
 
 def trained_on(model, given, monkeypatch) -> tuple[dict, object]:
     """The terms of the loss, and the context that the decoder read in it."""
-    seen, score = [], model.word_log_probs
-    monkeypatch.setattr(model, "word_log_probs", lambda b, context: seen.append(context) or score(b, context))
+    seen, score = [], model.taught
+    monkeypatch.setattr(model, "taught", lambda b, context: seen.append(context) or score(b, context))
     terms = model.loss(given, chance())
     monkeypatch.undo()
     return terms, seen[0]

@@ -91,17 +91,20 @@ def test_one_optimiser_steps_as_two_would(given):
     assert_close(dict(one.named_parameters()), dict(two.named_parameters()))
 
 
-def test_only_samples_with_a_next_turn_play_and_no_more_than_the_first_few(model, given, monkeypatch):
+def test_only_samples_with_a_next_turn_play_and_no_more_than_a_few(model, given, monkeypatch):
     plays = given.after.any(1)
     other = torch.where(given.target > Vocabulary.CTX, 5 + given.target % (len(VOCAB) - 5), given.target)
     silent = torch.where(plays[:, None], given.target, other)
     assert_close(game_terms(model, replace(given, target=silent, target_ext=silent)), game_terms(model, given))
     few = int(plays.sum()) - 1
     monkeypatch.setattr(empdg, "PLAYERS", few)
-    first = [i for i in range(8) if plays[i]][:few]
-    rest = replace(given, after=given.after.masked_fill(~torch.isin(torch.arange(8), torch.tensor(first))[:, None], 0))
+    drawn = model.players(plays, chance())
+    assert len(drawn) == few and bool(plays[drawn].all())
+    rest = replace(given, after=given.after.masked_fill(~torch.isin(torch.arange(8), drawn)[:, None], 0))
     found = game_terms(model, given)
     assert_close(found, game_terms(model, rest))
+    others = {tuple(sorted(model.players(plays, torch.Generator().manual_seed(s)).tolist())) for s in range(20)}
+    assert len(others) > 1 and all(bool(plays[list(each)].all()) for each in others)
     assert all(bool(term.any()) for term in found.values())
     nobody = game_terms(model, replace(given, after=torch.zeros_like(given.after)))
     assert len(nobody) == 4 and not any(bool(term.any()) for term in nobody.values())

@@ -15,6 +15,7 @@ FLOORS = [
     {"train", "generate", "metrics", "neural_scores"},
     {"annotation", "evaluate_metric", "knowledge", "provenance", "settings"},
     {"inputs"},
+    {"stages"},
     {"run", "tables", "figures"},
     {"intent_accuracy"},
     {"evaluation"},

@@ -15,6 +15,7 @@ from torch.testing import assert_close
 
 from rd.annotation.annotations import annotate_corpus
 from rd.config import MINI
+from rd.errors import UserError
 from rd.inputs import prepare
 from rd.run import FINISHED, load_run, train_run
 
@@ -80,3 +81,40 @@ def test_the_finished_run_answers_with_its_own_bert(made):
     garbage = replace(batch, features=torch.full_like(batch.features, 9.0))
     assert model.joined and batch.turns is not None
     assert_close(model.nll(garbage)[0], model.nll(batch)[0], rtol=0, atol=0)  # the cached vectors are not read
+
+
+def test_a_run_that_goes_further_makes_its_last_stage_anew(made):
+    """As if it had been asked for so many steps at once."""
+    short = made[1].train
+    at_once = trained(made, "at_once", train=replace(short, steps=8))
+    trained(made, "further")
+    further = trained(made, "further", train=replace(short, steps=8))
+    assert_close(load_file(further / "best.safetensors"), load_file(at_once / "best.safetensors"), rtol=0, atol=0)
+    assert json.loads((further / FINISHED).read_text())["steps"] == 8 + 3
+
+
+def test_a_last_stage_that_makes_it_worse_is_left_aside(made):
+    wild = replace(made[1].final, lr=0.1, warmup=0)
+    run = trained(made, "worse", final=wild)
+    best = load_file(trained(made, "none", final=replace(wild, steps=0)) / "best.safetensors")
+    assert_close(load_file(run / "best.safetensors"), best, rtol=0, atol=0)
+    told = json.loads((run / FINISHED).read_text())
+    assert told["best"]["step"] <= 4 and told["steps"] == 4 + 3
+
+
+def test_a_folder_of_another_model_or_with_a_damaged_config_is_refused(made):
+    folder, config, _ = made
+    trained(made, "mine")
+    with pytest.raises(UserError, match="a run of reflectdiffu"):
+        train_run("mtrs", corpus(), config, folder / "mine", None, True)
+    (folder / "mine" / "config.json").write_text("{")
+    with pytest.raises(UserError, match="not readable"):
+        trained(made, "mine")
+
+
+def test_a_model_without_what_it_reads_is_refused_before_a_file_is_written(made):
+    folder, config, _ = made
+    for name, what in (("reflectdiffu", "the annotations"), ("kemp", "knowledge")):
+        with pytest.raises(UserError, match=what):
+            train_run(name, corpus(), config, folder / name, None, True)
+        assert not (folder / name).exists()

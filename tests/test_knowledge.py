@@ -300,3 +300,13 @@ def test_no_query_is_written(tmp_path: Path) -> None:
 def test_a_corpus_without_train_is_told(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no train split"):
         open_knowledge(Corpus("jsonl", {"test": TRAIN}), KnowledgeConfig(), tmp_path)
+
+
+def test_a_dialogue_never_sees_another_of_its_situation() -> None:
+    """As if that one were not there, but for idf: several dialogues tell of one situation and bear its emotion."""
+    own = Dialogue("a", "sad", "the boss and the exam", (Turn("grave tears"), Turn("rain"), Turn("dog")))
+    twin = Dialogue("b", "sad", " the boss and the exam ", (Turn("tears grave snake"), Turn("cake"), Turn("money")))
+    found = Neighbours((own, twin, *TRAIN), 30, 5)
+    (turns, _), (strangers, _) = found.nearest([("a", "grave tears"), ("elsewhere", "grave tears")])
+    assert not {0, 1} & set(found.owner[turns].tolist())
+    assert 1 in found.owner[strangers]

@@ -108,8 +108,7 @@ def annotate_corpus(
     era = train_era(corpus, settings, out, load=load)
     store = FeatureStore.build(out / "features", weights(out / "era"), *_era_job(era, everything, everything))
     del era
-    tagger = train_tagger(corpus, settings, out, extra, load)
-    intents, sources = _intents(tagger, everything, settings, out / "tagger")
+    intents, sources = label_intents(corpus, settings, out, extra, load)
     predictor = train_predictor(corpus, settings, out, intents, load=load)
     fold = {d.id: fold_of(d.id, settings.folds) for d in corpus.splits["train"]}
     held = [d for split, part in corpus.splits.items() if split != "train" for d in part]
@@ -142,6 +141,15 @@ def _seen(train: Sequence[Dialogue], settings: AnnotatorConfig) -> frozenset[str
     """Dialogues whose emotions ERA learned. None where it learned all: then nobody else would be left to learn from."""
     learned = [d.id for d in train if has_reasons(d)] if settings.era_emotion else []
     return frozenset(learned if len(learned) < len(train) else ())
+
+
+def label_intents(
+    corpus: Corpus, settings: AnnotatorConfig, out: str | Path, extra: Sequence[tuple[str, str]] = (), load=load_bert
+) -> tuple[dict[str, str], dict[str, str]]:
+    """Intent and its source ("gold" | "tagger") of every listener turn; the tagger is trained where it is missing."""
+    tagger = train_tagger(corpus, settings, Path(out), extra, load)
+    everything = [dialogue for split in corpus.splits.values() for dialogue in split]
+    return _intents(tagger, everything, settings, Path(out) / "tagger")
 
 
 def load_annotators(settings: AnnotatorConfig, out: str | Path, load=load_bert) -> Annotators:

@@ -26,7 +26,7 @@ from rd.responder import Context, copy_weights
 THRESHOLD = 0.25  # intensity of an emotional word; ours: one of VADER's four degrees (the paper: NRC's lexicon)
 PLAYERS = 8  # samples of a batch that play: ours, for the cost; a quarter of a batch of 32
 ADVERSARIAL = 0.01  # w; ours: at 0.1 the game outweighs the words (papers/baselines.md)
-CRITIC = 1e-3  # v; ours: Adam's steps do not depend on it, but the clip of the gradient's norm sees both sides
+CRITIC_WEIGHT = 1e-3  # v; ours: Adam's steps do not depend on it, but the clip of the gradient's norm sees both sides
 CRITIC_RATE = 0.1  # the critics' learning rate / the model's; the authors' code: 1e-4, where Noam's peak is about 1e-3
 
 
@@ -59,16 +59,26 @@ class EmpDG(EmotionalResponder):
         """The emotion, and both sides of the two games."""
         terms = super().extra_losses(batch, context, generator)
         plays = (batch.after != Vocabulary.PAD).any(1)
-        rows = plays.long().argsort(descending=True, stable=True)[:PLAYERS]  # the first that have a next turn
+        rows = self.players(plays, generator)
         target, after, felt = batch.target[rows], batch.after[rows], self.lexicon(batch)
         said = self.expected(batch, context, rows, felt)
         vectors = self.words.weight.detach()
         for (name, critic), spoken, kept in zip(self.critics.items(), said, (torch.ones_like(felt), felt)):
             gold, heard = (vectors[ids] * kept[ids][..., None] for ids in (target, after))
             exchange = Exchange(target != Vocabulary.PAD, heard, after != Vocabulary.PAD, context.notes[name][rows])
-            ours, fooled = wasserstein(critic, spoken, gold, exchange, plays[rows], generator)
-            terms |= {f"critic_{name}": CRITIC * ours, f"adversarial_{name}": ADVERSARIAL * fooled}
+            critic_loss, model_loss = wasserstein(critic, spoken, gold, exchange, plays[rows], generator)
+            terms |= {f"critic_{name}": CRITIC_WEIGHT * critic_loss, f"adversarial_{name}": ADVERSARIAL * model_loss}
         return terms
+
+    @staticmethod
+    def players(plays: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """plays (B,) True where a next turn is -> PLAYERS of those samples at random (P,), others where they are few.
+
+        At random, as batches are sorted by length: else the longest would never play.
+        """
+        device = plays.device if generator is None else generator.device
+        drawn = torch.rand(len(plays), device=device, generator=generator).to(plays.device)
+        return (plays + drawn).argsort(descending=True)[:PLAYERS]
 
     def expected(self, batch: Batch, context: Context, rows: Tensor, felt: Tensor) -> Tensor:
         """The words that the model expects after the gold ones before, of samples rows (P,), felt (V,) -> (2, P, T, D).

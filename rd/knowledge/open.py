@@ -21,7 +21,7 @@ from rd.knowledge.neighbours import Neighbours
 from rd.knowledge.remembered import Graph, Remembered, remembered_graph
 from rd.knowledge.words import vader_intensity
 
-FORMAT = 1  # of the stored files, and of the rules that made them: raise it when one changes
+FORMAT = 2  # of the stored files, and of the rules that made them: raise it when one changes
 
 
 def open_knowledge(corpus: Corpus, settings: KnowledgeConfig, folder: str | Path) -> Knowledge:

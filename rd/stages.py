@@ -1,0 +1,95 @@
+"""A run's training in two stages: with Noam's rate, then from the best weights on with a rate that falls to zero."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+
+from rd.config import Config, TrainConfig
+from rd.data.batch import in_order, shuffled
+from rd.inputs import Inputs
+from rd.metrics import perplexity
+from rd.responder import Responder
+from rd.train import WEIGHTS, fit
+
+FIRST = "first.safetensors"  # the first stage's best weights, while the last stage's lie in their place
+FINAL = "final"  # folder of the last stage
+
+
+def validator(inputs: Inputs, split: str = "valid", size: int = 64) -> Callable[[torch.nn.Module], dict[str, float]]:
+    """PPL (protocol: macro) of a split, the score that early stopping watches, with whatever the model reports."""
+    batches = in_order(inputs.examples[split], inputs.collate, size)
+
+    def validate(model: Responder) -> dict[str, float]:
+        model.eval()
+        sums, lengths, hits = [], [], {}
+        for batch in batches:
+            batch = batch.to(next(model.parameters()).device)
+            nll, words, context = model.nll(batch)
+            sums += nll.tolist()
+            lengths += words.tolist()
+            for name, right in model.hits(batch, context).items():
+                hits.setdefault(name, []).extend(right.tolist())
+        found = perplexity(sums, lengths)
+        return {"score": found["ppl"], **found, **{name: 100 * sum(h) / len(h) for name, h in hits.items() if h}}
+
+    return validate
+
+
+def train_stages(
+    model: Responder, inputs: Inputs, config: Config, out: Path, resume: bool, name: str, bert: bool
+) -> dict[str, Any]:
+    """Train into `out`; returns the steps taken and the best validation, whose weights end in out/best.safetensors.
+
+    bert: the model's own BERT learns along in the last stage. With resume both stages go on where they stopped; where
+    the first now went further, the last is made anew.
+    """
+    if (out / FIRST).exists():
+        _copy(out / FIRST, out / WEIGHTS)
+    model.joined = False
+    first = _stage(model, inputs, config.train, out, resume, name)
+    steps, best = first[-1]["step"], _best(first)
+    if config.final.steps:
+        begun = out / FINAL / "begun.json"
+        if not begun.exists() or json.loads(begun.read_text()) != {"after": steps}:
+            shutil.rmtree(out / FINAL, ignore_errors=True)
+            (out / FINAL).mkdir()
+            begun.write_text(json.dumps({"after": steps}))
+        model.joined = bert
+        inputs.collate.pieces = model.pieces
+        last = _stage(model, inputs, config.final, out / FINAL, resume, f"{name}, final stage")
+        steps += last[-1]["step"]
+        if _best(last)["valid/score"] < best["valid/score"]:
+            best = _best(last)
+            _copy(out / WEIGHTS, out / FIRST)
+            _copy(out / FINAL / WEIGHTS, out / WEIGHTS)
+        else:
+            model.load_state_dict(load_file(out / WEIGHTS))
+    return {"steps": steps, "best": best}
+
+
+def _stage(model: Responder, inputs: Inputs, config: TrainConfig, out: Path, resume: bool, name: str) -> list[dict]:
+    """One training to early stopping; returns its history."""
+
+    def batches(epoch: int):
+        return shuffled(inputs.examples["train"], inputs.collate, config.batch, config.seed, epoch)
+
+    return fit(model, batches, validator(inputs), config, out, resume, progress=name)
+
+
+def _best(history: list[dict[str, Any]]) -> dict[str, Any]:
+    return min((row for row in history if "valid/score" in row), key=lambda row: row["valid/score"])
+
+
+def _copy(source: Path, target: Path) -> None:
+    """A kill leaves the old file or the new one, never half."""
+    beside = target.with_name(f".{target.name}.part")
+    shutil.copyfile(source, beside)
+    os.replace(beside, target)
