@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
@@ -50,7 +50,10 @@ def collect(folder: str | Path) -> dict[str, list[dict[str, Any]]]:
     found: dict[str, list[dict[str, Any]]] = {}
     for path in sorted(Path(folder).glob("*-s*/metrics.json")):
         name, _, _ = path.parent.name.rpartition("-s")
-        found.setdefault(name, []).append(json.loads(path.read_text(encoding="utf-8")))
+        run, machine = json.loads(path.read_text(encoding="utf-8")), path.with_name("machine.json")
+        if machine.is_file():
+            run["provenance"].setdefault("steps", json.loads(machine.read_text(encoding="utf-8")).get("steps"))
+        found.setdefault(name, []).append(run)
     if not found:
         raise UserError(
             f"{folder}: no run with metrics.json here; train and evaluate one first (rd train, rd evaluate)"
@@ -68,12 +71,17 @@ def table2(folder: str | Path, printed: Path = PRINTED) -> pd.DataFrame:
     for name, runs in sorted(collect(folder).items(), key=lambda found: place.get(found[0], -1)):
         shown = paper.loc[name, "system"] if name in paper.index else name
         ours = {heading: cell([run.get(key) for run in runs]) for key, (heading, _) in COLUMNS.items()}
-        counts = {"n": " / ".join(sorted({str(run["n"]) for run in runs})), "seeds": len(runs)}
+        counts = {"n": _each(run["n"] for run in runs), "seeds": len(runs)}
+        counts["steps"] = _each(run["provenance"].get("steps") or DASH for run in runs)
         rows.append({"system": shown, "source": "ours", **ours, **counts})
         if name in paper.index:
             theirs = {heading: _printed(paper.loc[name, column]) for heading, column in COLUMNS.values()}
-            rows.append({"system": shown, "source": "paper", **theirs, "n": DASH, "seeds": DASH})
+            rows.append({"system": shown, "source": "paper", **theirs, "n": DASH, "seeds": DASH, "steps": DASH})
     return pd.DataFrame(rows)
+
+
+def _each(values: Iterable[Any]) -> str:
+    return " / ".join(sorted({str(value) for value in values}))
 
 
 def _printed(value: float) -> str:
@@ -90,10 +98,11 @@ def footnotes(folder: str | Path) -> list[str]:
                     lines[f"{name}: {heading} {DASH}: {run['notes'].get(key, 'not measured')}"] = None
             facts = run["provenance"]
             known = "".join(f", {what}: {source}" for what, source in (facts.get("knowledge") or {}).items())
-            steps = facts.get("steps") or "unknown"
+            if "n" in run["notes"]:
+                lines[f"{name}: n = {run['n']}: {run['notes']['n']}; Dist is higher for fewer replies"] = None
             lines[
                 f"{name} seed {facts['seed']}: config {facts['config']}, code {facts['code']}, {facts['corpus']} "
-                f"{facts['split']}, n = {run['n']}, {steps} steps, UNK {cell([run.get('unk_rate')])} %{known}, "
+                f"{facts['split']}, n = {run['n']}, UNK {cell([run.get('unk_rate')])} %{known}, "
                 f"{facts['hardware']}, {facts['date']}; {run['signature']}"
             ] = None
     return list(lines)
