@@ -46,6 +46,13 @@ def split_inputs(run: Run, corpus: Corpus, split: str, annotations: Any = None) 
     return prepare(corpus, run.config, run.vocab, annotations, (split,), run.model.pieces, run.knowledge)
 
 
+def check_protocol(corpus: Corpus, split: str) -> None:
+    """Raises UserError where EMPATHETICDIALOGUES' test split has not as many samples as the protocol's."""
+    count = len(samples(corpus.splits[split]))
+    if corpus.name == "empathetic_dialogues" and split == "test" and count != PROTOCOL:
+        raise UserError(f"{count} test samples, and the protocol's are {PROTOCOL}: check the files (rd data check)")
+
+
 def answer(
     run: Run, inputs: Inputs, split: str, decode: Decode = GREEDY, size: int = 64, seed: int = 0, quiet: bool = False
 ) -> Iterator[dict[str, Any]]:
@@ -149,10 +156,6 @@ def measure(
         vectors=run.described.get("vectors"),
         knowledge=run.described.get("knowledge"),
     )
-    if inputs.corpus.name == "empathetic_dialogues" and split == "test" and len(targets) != PROTOCOL:
-        raise UserError(
-            f"{len(targets)} test samples, and the protocol's are {PROTOCOL}: check the files (rd data check)"
-        )
     if bad := [k for k, v in found.items() if isinstance(v, float) and not math.isfinite(v)]:
         raise ValueError(f"{run.folder}: {bad} are not finite")
     return {**found, "notes": notes}

@@ -23,7 +23,7 @@ from rd.data.corpus import Corpus, read_corpus, samples
 from rd.data.intents import read_intents
 from rd.data.jsonl import write_lines
 from rd.errors import UserError
-from rd.evaluation import answer, measure, shareable, split_inputs
+from rd.evaluation import answer, check_protocol, measure, shareable, split_inputs
 from rd.generate import Decode
 from rd.knowledge.knowledge import Knowledge
 from rd.knowledge.open import open_knowledge
@@ -198,6 +198,7 @@ def evaluate_run(
 
     tagger, neural: see `rd.evaluation.measure`.
     """
+    check_protocol(corpus, split)
     inputs = split_inputs(run, corpus, split, annotations)
     records = list(answer(run, inputs, split, Decode()))
     file = run.folder / f"{result_name('samples', split, foreign(run, corpus))}.jsonl"

@@ -83,32 +83,27 @@ class Local:
 
         self.prior = {name: torch.zeros((), device=model.device) for name in ("emotion", "intent")}
 
-    def calibrate(self, seen: Sequence[Sample]) -> None:
+    def calibrate(self, seen: Sequence[Sample], size: int = 16) -> None:
         """From now on a label's likelihood counts less its mean over these contexts (Zhou et al. 2024, eq. 2).
 
         Else a small model names what it always names. Only contexts are read, and of the train split.
         """
-        self._think(seen, learn=True)
+        for name, place in (("emotion", 1), ("intent", 3)):
+            found = [self._think(seen[i : i + size])[place] for i in range(0, len(seen), size)]
+            self.prior[name] = torch.cat(found).mean(0)
 
     def _ids(self, text: str) -> list[int]:
         return self.tokenizer(text, add_special_tokens=False)["input_ids"]
 
-    def _think(self, asked: Sequence[Sample], learn: bool = False) -> tuple[Reader, Tensor, list[str], Tensor]:
+    def _think(self, asked: Sequence[Sample]) -> tuple[Reader, Tensor, list[str], Tensor]:
         """Emotion -> cause -> intent: what was read so far, and the scores of the labels (B, E), (B, I)."""
-
-        def scores(name: str, labels: list[list[int]]) -> Tensor:
-            found = reader.log_p(labels)
-            if learn:
-                self.prior[name] = found.mean(0)
-            return found - self.prior[name]
-
         reader = self.start.fork(len(asked))
         reader.read([self._ids(self.prompt.ask(sample)) for sample in asked])
-        emotions = scores("emotion", self.emotions)
+        emotions = reader.log_p(self.emotions) - self.prior["emotion"]
         reader.read([self.emotions[i] + self._ids(f"\n{HEADS['cause']}") for i in emotions.argmax(-1)])
         causes = reader.say(self.tokenizer, self.ends, CAUSE)
         reader.read([self._ids(f"\n{HEADS['intent']}")] * len(asked))
-        intents = scores("intent", self.intents)
+        intents = reader.log_p(self.intents) - self.prior["intent"]
         reader.read([self.intents[i] + self._ids(f"\n{HEADS['reply']}") for i in intents.argmax(-1)])
         return reader, emotions, causes, intents
 

@@ -19,7 +19,7 @@ from rd.annotation.llm_backends import by_server
 from rd.data.corpus import Corpus, Sample, samples
 from rd.data.jsonl import write_lines
 from rd.errors import UserError
-from rd.evaluation import shareable
+from rd.evaluation import check_protocol, shareable
 from rd.llm.answers import PRECISIONS, Local, Record, Served, load_causal
 from rd.llm.measure import measure
 from rd.llm.prompt import choose_asked, choose_shots
@@ -69,6 +69,7 @@ def run_prompt(
     answer is not asked again. Raises UserError for every mistake of the user.
     """
     _check(question, corpus, count)
+    check_protocol(corpus, question.split)
     shown = choose_shots(corpus.splits.get("train", ()), question.shots, question.seed)
     if len(shown) < question.shots:
         raise UserError(f"--shots {question.shots}: only {len(shown)} train samples have all gold labels to be shown")
@@ -88,7 +89,7 @@ def run_prompt(
             backend.calibrate(choose_asked(samples(corpus.splits["train"]), question.seed, shown, question.calibrate))
     described = _described(question, corpus, backend.sha256, shown, served)
     _begin(out, described)
-    facts = {"model": out.name.rpartition("-s")[0], "config": described["digest"], "seed": question.seed}
+    facts = {"model": short_name(question.model), "config": described["digest"], "seed": question.seed}
     facts |= {"preset": preset, "split": question.split, "samples": len(asked), "corpus": corpus.name}
     facts = provenance(**facts, data=corpus.sha256, language_model={**asdict(question), "prompt": backend.sha256})
     seconds = _answer(backend.answer, asked, out / ANSWERS, size)

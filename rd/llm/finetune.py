@@ -5,6 +5,7 @@ The text is the one that is asked later, without shots; the loss is on the answe
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -147,11 +148,21 @@ def tune(
         return {"score": total / tokens}
 
     out.mkdir(parents=True, exist_ok=True)
+    described = {"model": name, "config": asdict(config), "rank": RANK, "alpha": ALPHA, "data": corpus.sha256}
+    _begin(out, described)
     fit(adapted, partial(Epoch, rows["train"], config.batch, config.seed, make), validate, config, out, resume, "tune")
     adapted.model.save_pretrained(out / "adapter")
-    described = {"model": name, "config": asdict(config), "rank": RANK, "alpha": ALPHA, "data": corpus.sha256}
-    save_json(out / "config.json", described)
     return out / "adapter"
+
+
+def _begin(out: Path, described: dict[str, Any]) -> None:
+    """Write config.json. Raises UserError where a state of another model, corpus or other settings lies there."""
+    file, steps = out / "config.json", described["config"]["steps"]
+    if (out / "state.pt").exists():
+        before = json.loads(file.read_text()) if file.exists() else None
+        if before is None or before | {"config": before["config"] | {"steps": steps}} != described:
+            raise UserError(f"{file}: begun with another model, corpus or other settings; give another --out")
+    save_json(file, described)
 
 
 def tuning(seed: int = 0, max_steps: int | None = None) -> TrainConfig:
