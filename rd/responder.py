@@ -138,15 +138,19 @@ class Responder(nn.Module):
         """log p of each gold word under the pointer mixture, padding dropped: (M,), and its row in the batch (M,)."""
         return self.taught(batch, context)[:2]
 
-    def taught(self, batch: Batch, context: Context) -> tuple[Tensor, Tensor, Tensor]:
-        """The gold reply, word by word: as `word_log_probs`, and the attention to the memory (B, T, S)."""
-        target = batch.target
+    def after_gold(self, target: Tensor, context: Context) -> tuple[Tensor, Tensor, Tensor]:
+        """target (B, T) -> for each word, after the gold ones before: states (B, T, D), gate (B, T), weights (B, T, S)."""
         shifted = torch.cat([torch.full_like(target[:, :1], Vocabulary.BOS), target[:, :-1]], 1)
         embedded = self.embed_response(shifted, plan=context.plan)
         keys = self.decoder.memory_keys(context.memory)
         states, read, weights, _ = self.decode(embedded, keys, context.mask, experts=context.experts)
-        gate = self.pointer.gate(states, read, embedded)  # (B, T)
-        rows, places = (target != Vocabulary.PAD).nonzero(as_tuple=True)  # M words: padding never meets the V columns
+        return states, self.pointer.gate(states, read, embedded), weights
+
+    def taught(self, batch: Batch, context: Context) -> tuple[Tensor, Tensor, Tensor]:
+        """The gold reply, word by word: as `word_log_probs`, and the attention to the memory (B, T, S)."""
+        states, gate, weights = self.after_gold(batch.target, context)
+        # M words: padding never meets the V columns
+        rows, places = (batch.target != Vocabulary.PAD).nonzero(as_tuple=True)
         source = batch.source_ext
         log_probs = self.pointer.log_prob_at(
             self.vocab_logits(states[rows, places]),

@@ -86,17 +86,13 @@ class EmpDG(EmotionalResponder):
         sum_w P(w) E(w) under the pointer mixture; then over emotional words alone. E is held still: P is what plays.
         """
         target, source = batch.target[rows], batch.source[rows]
-        shifted = F.pad(target[:, :-1], (1, 0), value=Vocabulary.BOS)
-        embedded = self.embed_response(shifted, plan=context.plan[rows])
-        states, read, weights, _ = self.decode(
-            embedded, self.decoder.memory_keys(context.memory[rows]), context.mask[rows]
-        )
+        picked = Context(context.memory[rows], context.mask[rows], plan=context.plan[rows])
+        states, gate, weights = self.after_gold(target, picked)
         words = (target != Vocabulary.PAD).nonzero(as_tuple=True)  # M places: padding never meets the V columns
-        gate = self.pointer.gate(states, read, embedded)[words]
         copied = copy_weights(weights[words], source.size(1))
         vectors = self.words.weight.detach()
         logits = self.vocab_logits(states[words])
-        p = self.pointer.mixture(logits, gate, copied, source[words[0]], len(vectors))  # (M, V)
+        p = self.pointer.mixture(logits, gate[words], copied, source[words[0]], len(vectors))  # (M, V)
         found = torch.stack([p @ vectors, (p * felt) @ vectors], 1).float()  # (M, 2, D)
         spoken = found.new_zeros(*target.shape, *found.shape[1:]).index_put(words, found)  # (P, T, 2, D)
         return spoken.movedim(2, 0)
