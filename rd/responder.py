@@ -139,7 +139,7 @@ class Responder(nn.Module):
         return self.taught(batch, context)[:2]
 
     def after_gold(self, target: Tensor, context: Context) -> tuple[Tensor, Tensor, Tensor]:
-        """target (B, T) -> for each word, after the gold ones before: states (B, T, D), gate (B, T), weights (B, T, S)."""
+        """target (B, T) -> at each word, the gold ones before: states (B, T, D), gate (B, T), weights (B, T, S)."""
         shifted = torch.cat([torch.full_like(target[:, :1], Vocabulary.BOS), target[:, :-1]], 1)
         embedded = self.embed_response(shifted, plan=context.plan)
         keys = self.decoder.memory_keys(context.memory)
