@@ -19,7 +19,7 @@ from rd.run import Run, load_run
 class Turned:
     """One exchange. Names are None where the model does not name them."""
 
-    reasons: list[str]
+    reasons: list[str] | None
     emotion: str | None
     first: str | None
     final: str | None
@@ -63,9 +63,9 @@ class Chat:
         named = {name: record.get(name) for name in ("emotion", "first", "final")}
         return Turned(self._reasons(text, last[0].id, annotations), reply=record["reply"], **named)
 
-    def _reasons(self, text: str, sample: str, annotations) -> list[str]:
+    def _reasons(self, text: str, sample: str, annotations) -> list[str] | None:
         if annotations is None:
-            return []
+            return None
         found = spans_from_tags(words(text), annotations.lookup(sample, text)[0].tolist())
         return [text[start:end] for start, end in found]
 
@@ -73,7 +73,7 @@ class Chat:
 def show(turned: Turned) -> str:
     """Five lines for the terminal."""
     rows = {
-        "reasons": " | ".join(turned.reasons) or "none",
+        "reasons": "not marked" if turned.reasons is None else " | ".join(turned.reasons) or "none",
         "emotion": turned.emotion or "not named",
         "first intent": turned.first or "not named",
         "final intent": turned.final or "not named",

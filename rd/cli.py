@@ -23,7 +23,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"rd: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("rd: interrupted; the same command with --resume goes on from the last saved state", file=sys.stderr)
+        more = "; the same command with --resume goes on from the last saved state" if hasattr(chosen, "resume") else ""
+        print(f"rd: interrupted{more}", file=sys.stderr)
         return 130
     except BrokenPipeError:
         return 0
@@ -207,12 +208,15 @@ def _generate(chosen: argparse.Namespace) -> None:
     from rd.data.jsonl import write_lines
     from rd.evaluation import answer, split_inputs
     from rd.generate import Decode
-    from rd.pipeline import open_run
+    from rd.pipeline import foreign, open_run
 
     run, corpus, annotations = open_run(chosen.run, chosen.data, chosen.split)
     inputs = split_inputs(run, corpus, chosen.split, annotations)
     records = answer(run, inputs, chosen.split, Decode(chosen.decode), seed=chosen.seed)
-    target = Path(chosen.out) if chosen.out else run.folder / f"{chosen.split}-{chosen.decode}.jsonl"
+    name = "-".join([*([foreign(run, corpus)] if foreign(run, corpus) else []), chosen.split, chosen.decode])
+    target = Path(chosen.out) if chosen.out else run.folder / f"{name}.jsonl"
+    if not target.parent.is_dir():
+        raise UserError(f"--out {target}: its folder is not there")
     write_lines(target, records)
     print(target)
 
@@ -248,7 +252,7 @@ def _chat(chosen: argparse.Namespace) -> None:
 
 def _ask() -> str:
     try:
-        return input("> ").strip()
+        return input("> ").strip().encode(errors="replace").decode()  # bytes that are no UTF-8 become "?"
     except EOFError:
         return ""
 
@@ -257,6 +261,8 @@ def _reproduce(chosen: argparse.Namespace) -> None:
     from rd.settings import settings
 
     settings(chosen.preset)
+    if chosen.data and not Path(chosen.data).is_dir():
+        raise UserError(f"--data {chosen.data}: no such folder")
     snakefile = Path(__file__).parent.parent / "Snakefile"
     if not snakefile.is_file():
         raise UserError(f"{snakefile}: missing; run rd reproduce from a checkout of the project")

@@ -39,6 +39,8 @@ def split_inputs(run: Run, corpus: Corpus, split: str, annotations: Any = None) 
     """The examples of one split for a run. Raises UserError where the split is missing or the annotators are."""
     if split not in corpus.splits:
         raise UserError(f"--split {split}: the corpus has no such split; it has {', '.join(corpus.splits)}")
+    if not samples(corpus.splits[split]):
+        raise UserError(f"{corpus.name}: no listener turn to answer in its {split} split")
     if type(run.model).reads_annotations and annotations is None:
         raise UserError(f"{run.folder}: {run.name} reads ERA's tags and p_intent; the annotators are missing")
     if type(run.model).reads_knowledge and run.knowledge is None:

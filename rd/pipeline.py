@@ -27,6 +27,7 @@ from rd.evaluation import answer, check_protocol, measure, shareable, split_inpu
 from rd.generate import Decode
 from rd.knowledge.knowledge import Knowledge
 from rd.knowledge.open import open_knowledge
+from rd.responder import Responder
 from rd.run import FINISHED, MODELS, Run, load_run, save_json, train_run
 from rd.settings import settings
 from rd.train import WEIGHTS
@@ -103,7 +104,7 @@ class Pipeline:
 
     def known(self, model: str) -> Knowledge | None:
         """Concepts, intensity and commonsense where the model reads them; computed and kept where they are missing."""
-        return self.knowledge if MODELS[model].reads_knowledge else None
+        return wanted(MODELS[model], self.knowledge) if MODELS[model].reads_knowledge else None
 
     @cached_property
     def knowledge(self) -> Knowledge:
@@ -169,7 +170,12 @@ def own_knowledge(run: Run, corpus: Corpus) -> Knowledge | None:
         return None
     if foreign(run, corpus):
         raise UserError(f"{run.folder}: {run.name} looks things up in its train split; give --data as it was trained")
-    return open_knowledge(corpus, run.config.knowledge, run.folder.parent / KNOWLEDGE)
+    return wanted(type(run.model), open_knowledge(corpus, run.config.knowledge, run.folder.parent / KNOWLEDGE))
+
+
+def wanted(model: type[Responder], knowledge: Knowledge) -> Knowledge:
+    """The parts of it that a model reads."""
+    return knowledge if model.reads_commonsense else knowledge.without_commonsense()
 
 
 def foreign(run: Run, corpus: Corpus) -> str:

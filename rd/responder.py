@@ -57,7 +57,8 @@ class Responder(nn.Module):
 
     reads_annotations = False  # tags r, vectors h~, p_intent: such a model cannot run without the annotators
     learns_intents = False  # the intent labels of train replies, the tagger's too; nothing else of the annotators
-    reads_knowledge = False  # `Batch.known`: concepts, intensity, commonsense
+    reads_knowledge = False  # `Batch.known`: concepts and intensity
+    reads_commonsense = False  # and the relations of commonsense
     joined = False  # whether the model runs BERT itself now
     pieces: Pieces | None = None  # such a model: how it wants its turns (`Batch.turns`)
 

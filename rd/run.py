@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from rd.annotation.annotations import load_era
@@ -33,6 +34,7 @@ from rd.models.transformer import Transformer
 from rd.provenance import provenance
 from rd.responder import Responder
 from rd.stages import train_stages
+from rd.train import WEIGHTS
 
 FINISHED = "machine.json"
 MODELS: dict[str, type[Responder]] = {
@@ -73,6 +75,8 @@ def train_run(
     if name not in MODELS:
         raise UserError(f"{name}: no such model; choose one of {', '.join(MODELS)}")
     _check_folder(out, config, corpus, resume, name)
+    if _is_finished(out, config):
+        return load_run(out).model
     for what, wanted, given in (
         ("the annotations", MODELS[name].reads_annotations, annotations),
         ("knowledge", MODELS[name].reads_knowledge, knowledge),
@@ -132,7 +136,7 @@ def _check_folder(out: Path, config: Config, corpus: Corpus, resume: bool, name:
     try:
         described = json.loads(file.read_text())
         before, model = asdict(from_dict(Config, described["config"])), MODELS[described["model"]]
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{file}: not readable, or begun by another version ({error}); give another --out") from None
     if described["model"] != name:
         raise UserError(f"{out}: a run of {described['model']} lies here; give another --out for {name}")
@@ -144,6 +148,13 @@ def _check_folder(out: Path, config: Config, corpus: Corpus, resume: bool, name:
         raise UserError(f"{file}: this run was begun with other settings ({', '.join(changed)}); give another --out")
     if described.get("data", corpus.sha256) != corpus.sha256:
         raise UserError(f"{file}: this run was begun on other data ({described['corpus']}); give another --out")
+
+
+def _is_finished(out: Path, config: Config) -> bool:
+    """Whether just this run lies there, all of it: then its figures stay."""
+    if not all((out / name).is_file() for name in ("config.json", FINISHED, WEIGHTS, "state.pt")):
+        return False
+    return json.loads((out / "config.json").read_text())["digest"] == config.digest()
 
 
 def save_json(path: Path, value: Any) -> None:
@@ -181,7 +192,7 @@ def load_run(folder: str | Path) -> Run:
     try:
         described = json.loads((folder / "config.json").read_text())
         config, model_class = from_dict(Config, described["config"]), MODELS[described["model"]]
-    except (ValueError, KeyError) as error:
+    except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{folder / 'config.json'}: not a run of this version ({error}); train it again") from None
     vocab = Vocabulary.load(folder / "vocabulary.json")
     joint = runs_bert(described["model"], config)
@@ -189,9 +200,9 @@ def load_run(folder: str | Path) -> Run:
     model = model_class(config.model, torch.zeros(len(vocab), config.model.width), **extra)
     try:
         model.load_state_dict(load_file(folder / "best.safetensors"))
-    except RuntimeError as error:
+    except (RuntimeError, SafetensorError) as error:
         raise UserError(
-            f"{folder / 'best.safetensors'}: does not fit config.json ({str(error).splitlines()[0]})"
+            f"{folder / 'best.safetensors'}: damaged, or does not fit config.json ({str(error).splitlines()[0]})"
         ) from None
     return Run(folder, described["model"], config, vocab, model.eval(), described)
 

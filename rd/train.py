@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import pickle
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -174,7 +175,10 @@ def _save(path: Path, model: nn.Module, optimizer: Any, state: dict[str, Any]) -
 
 
 def _load(path: Path, model: nn.Module, optimizer: Any) -> dict[str, Any]:
-    whole = torch.load(path, map_location="cpu", weights_only=True)
+    try:
+        whole = torch.load(path, map_location="cpu", weights_only=True)
+    except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        raise UserError(f"{path}: damaged ({str(error).splitlines()[0][:100]}); delete it to begin again") from None
     model.load_state_dict(whole.pop("model"))
     optimizer.load_state_dict(whole.pop("optimizer"))
     return whole

@@ -157,3 +157,29 @@ def test_annotate_without_trained_annotators_says_what_to_do(tmp_path, capsys):
     arguments = ["annotate", "reasons", "--in", str(source), "--out", str(tmp_path / "o"), "--results", str(tmp_path)]
     assert "not trained" in refused(arguments, capsys)
     assert not (tmp_path / "o").exists()
+
+
+def test_a_split_without_a_listener_turn_is_told_and_nothing_is_written(run, tmp_path, capsys):
+    rows = {"train": ["a", "b"], "valid": ["a", "b"], "test": ["alone"]}
+    for split, turns in rows.items():
+        (tmp_path / f"{split}.jsonl").write_text(json.dumps({"id": split, "emotion": "sad", "turns": turns}) + "\n")
+    before = sorted(path.name for path in run.iterdir())
+    for verb in ("evaluate", "generate"):
+        assert main([verb, str(run), "--data", str(tmp_path)]) == 2
+        assert "no listener turn" in capsys.readouterr().err
+    assert sorted(path.name for path in run.iterdir()) == before
+
+
+def test_prompt_never_writes_over_another_run(run, capsys, monkeypatch):
+    monkeypatch.setenv("OPENAI_BASE_URL", "http://127.0.0.1:9/v1")
+    before = {path.name: path.stat().st_mtime_ns for path in run.iterdir()}
+    assert main(["prompt", "some-model", "--count", "2", "--resume", "--out", str(run)]) == 2
+    assert "config.json" in capsys.readouterr().err
+    assert {path.name: path.stat().st_mtime_ns for path in run.iterdir()} == before
+
+
+def test_bytes_that_are_no_utf8_are_no_crash_in_a_chat(run, monkeypatch, capsys):
+    said = iter(["caf\udce9 is sad", ""])
+    monkeypatch.setattr("builtins.input", lambda _: next(said))
+    assert main(["chat", str(run)]) == 0
+    assert "reply" in capsys.readouterr().out

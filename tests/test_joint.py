@@ -118,3 +118,21 @@ def test_a_model_without_what_it_reads_is_refused_before_a_file_is_written(made)
         with pytest.raises(UserError, match=what):
             train_run(name, corpus(), config, folder / name, None, True)
         assert not (folder / name).exists()
+
+
+def test_a_finished_run_keeps_its_figures_and_a_damaged_one_is_told(made):
+    run = trained(made, "finished")
+    for name in ("metrics.json", "metrics-valid.json", "samples.jsonl"):
+        (run / name).write_text("{}")
+    trained(made, "finished")
+    assert (run / "metrics.json").exists()
+    trained(
+        made, "finished", train=replace(made[1].train, steps=6)
+    )  # the weights move: no figure of the old ones stays
+    assert not list(run.glob("metrics*")) and not list(run.glob("samples*"))
+    (run / "state.pt").write_bytes((run / "state.pt").read_bytes()[:1000])
+    with pytest.raises(UserError, match="damaged"):
+        trained(made, "finished", train=replace(made[1].train, steps=8))
+    (run / "best.safetensors").write_bytes(b"nothing")
+    with pytest.raises(UserError, match="damaged"):
+        load_run(run)

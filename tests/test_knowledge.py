@@ -218,7 +218,7 @@ def test_nothing_alike_is_nothing_said() -> None:
 
 
 def test_a_train_split_without_words_is_told() -> None:
-    with pytest.raises(UserError, match="too few words"):
+    with pytest.raises(UserError, match="no content word"):
         Neighbours([Dialogue("a", None, "", (Turn("so so"),))], 5, 4)
 
 

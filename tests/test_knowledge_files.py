@@ -142,7 +142,7 @@ def test_real_files_are_opened_and_named(tmp_path: Path, monkeypatch) -> None:
     assert first.intensity == read_vad(lexicon)
     said = {token for d in corpus().splits["train"] for turn in d.turns for token in tokenize(turn.text)}
     assert first.concepts == read_conceptnet(assertions, first.intensity, 3, said)
-    assert first.sources["concepts"] == "ConceptNet 5.7 (cn.csv)"
+    assert first.sources["concepts"] == f"ConceptNet 5.7 (cn.csv), {len(first.concepts)} words"
     assert first.sources["intensity"] == "NRC-VAD (vad.txt)"
     monkeypatch.setattr("rd.knowledge.open.read_conceptnet", None)  # a second reading would fail
     assert open_knowledge(corpus(), settings, tmp_path / "kept").concepts == first.concepts

@@ -1,9 +1,12 @@
 """What comes with a batch beside the words of the context: knowledge, and the turn that the reply led to."""
 
+from dataclasses import replace
+
 import pytest
 from made_up import VOCAB, collate, dialogues, examples, knowledge
 
 from rd.data.text import tokenize
+from rd.run import MODELS
 
 
 def test_the_turn_after_the_reply_comes_along_as_a_label():
@@ -39,3 +42,13 @@ def test_knowledge_of_a_context_against_a_loop():
             ids = given.known.commonsense[b, r].tolist()
             assert ids == VOCAB.encode(said) + [0] * (len(ids) - len(said))
     assert given.known.concepts.bool().any()
+
+
+def test_a_model_that_reads_no_commonsense_asks_nobody():
+    def refuse(queries):
+        raise AssertionError("asked")
+
+    lore = replace(knowledge(), commonsense=refuse, sources={"concepts": "a", "commonsense": "b"}).without_commonsense()
+    assert lore.commonsense([("d", "text"), ("e", "more")]) == [((),) * 5] * 2
+    assert lore.sources == {"concepts": "a"} and lore.concepts == knowledge().concepts
+    assert {name for name, model in MODELS.items() if model.reads_commonsense} == {"case", "cab"}

@@ -33,7 +33,7 @@ BAG = 0.1  # weight of the bag of words; authors' code
 class CAB(EmotionalResponder):
     """Cognition: recalled knowledge. Affection: two latent variables. Behaviour: the dialogue act of the reply."""
 
-    reads_knowledge = True
+    reads_knowledge = reads_commonsense = True
     learns_intents = True
 
     def __init__(self, config: ModelConfig, vectors: Tensor) -> None:

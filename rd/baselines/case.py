@@ -35,7 +35,7 @@ COARSE, FINE = 1.0, 0.2  # weights of the alignments; the authors' code (main.sh
 class CASE(EmotionalResponder):
     """Memory = [cognition phrases; concepts; CTX and words with both signals] (B, 4+C+1+L, D)."""
 
-    reads_knowledge = True
+    reads_knowledge = reads_commonsense = True
 
     def __init__(self, config: ModelConfig, vectors: Tensor) -> None:
         super().__init__(config, vectors)

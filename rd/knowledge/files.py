@@ -58,14 +58,14 @@ def read_conceptnet(
         where = f"{path}:{number}"
         try:
             _, relation, first, second, notes = fields
+            pair = [end.split("/")[3] for end in (first, second)]
             confidence = float(json.loads(notes)["weight"])
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, IndexError):
             raise UserError(
                 f"{where}: write uri, relation, start, end and JSON with a weight by tabs, as ConceptNet 5.7 does"
             ) from None
         if relation.removeprefix("/r/").split("/")[0] in LEFT_OUT or confidence < LEAST:
             continue
-        pair = [end.split("/")[3] for end in (first, second)]
         if pair[0] == pair[1] or not all(word.isalpha() for word in pair):
             continue
         sure = (min(confidence, MOST) - LEAST) / (MOST - LEAST)

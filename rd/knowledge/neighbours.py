@@ -53,7 +53,10 @@ class Neighbours:
         try:
             every = self.tfidf.fit_transform(turns)
         except ValueError:
-            raise UserError("the train split has too few words to find neighbours in; give a larger corpus") from None
+            raise UserError(
+                f"the train split has no content word in {least} turns, and commonsense comes from its nearest turns; "
+                "give a larger corpus, or a COMET model by knowledge.commonsense"
+            ) from None
         self.names = np.array(self.tfidf.get_feature_names_out(), object)
         # One table of all turns, then all situations, then a row of nothing for what is not there.
         told = self.tfidf.transform([tokenize(dialogue.prompt) for dialogue in train])

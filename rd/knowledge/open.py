@@ -47,7 +47,9 @@ def open_knowledge(corpus: Corpus, settings: KnowledgeConfig, folder: str | Path
     key = _key(split, files["concepts"], files["intensity"], settings.per_word)
     concepts = remembered_graph(folder / f"concepts-{key}.json", graph)
     commonsense = _commonsense(train, split, files["commonsense"], settings, folder)
-    return Knowledge(concepts, intensity, commonsense, _sources(settings))
+    sources = _sources(settings)
+    sources["concepts"] += f", {len(concepts)} words"
+    return Knowledge(concepts, intensity, commonsense, sources)
 
 
 def _commonsense(

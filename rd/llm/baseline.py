@@ -80,14 +80,15 @@ def run_prompt(
     if served and (question.adapter or question.calibrate):
         raise UserError(f"{question.model} is served; --adapter and --calibrate are for a model that is run here")
     _check_folder(out, resume)
-    out.mkdir(parents=True, exist_ok=True)
     if served:
+        out.mkdir(parents=True, exist_ok=True)
         backend = Served(question.model, shown, out / "cache.jsonl")
     else:
         backend = Local(*load_causal(question.model, question.precision, question.adapter), shown, question.model)
         if question.calibrate:
             backend.calibrate(choose_asked(samples(corpus.splits["train"]), question.seed, shown, question.calibrate))
     described = _described(question, corpus, backend.sha256, shown, served)
+    out.mkdir(parents=True, exist_ok=True)
     _begin(out, described)
     facts = {"model": short_name(question.model), "config": described["digest"], "seed": question.seed}
     facts |= {"preset": preset, "split": question.split, "samples": len(asked), "corpus": corpus.name}
@@ -137,11 +138,12 @@ def _described(
 def _begin(out: Path, described: dict[str, Any]) -> None:
     """Write config.json. Raises UserError where answers of another question lie here."""
     file = out / "config.json"
-    if (out / ANSWERS).exists() and (not file.exists() or json.loads(file.read_text()) != described):
+    if (out / ANSWERS).exists() != file.exists() or (file.exists() and json.loads(file.read_text()) != described):
         raise UserError(f"{file}: its answers were begun with other settings or data; give another --out")
     for stale in ("metrics.json", "samples.jsonl", FINISHED):
         (out / stale).unlink(missing_ok=True)
     save_json(file, described)
+    (out / ANSWERS).touch()  # the two go together: a folder with one of them is another verb's run
 
 
 def _finished(file: Path) -> list[Record]:
