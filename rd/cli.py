@@ -213,7 +213,7 @@ def _generate(chosen: argparse.Namespace) -> None:
     run, corpus, annotations = open_run(chosen.run, chosen.data, chosen.split)
     inputs = split_inputs(run, corpus, chosen.split, annotations)
     records = answer(run, inputs, chosen.split, Decode(chosen.decode), seed=chosen.seed)
-    name = "-".join([*([foreign(run, corpus)] if foreign(run, corpus) else []), chosen.split, chosen.decode])
+    name = "-".join(filter(None, (foreign(run, corpus), chosen.split, chosen.decode)))
     target = Path(chosen.out) if chosen.out else run.folder / f"{name}.jsonl"
     if not target.parent.is_dir():
         raise UserError(f"--out {target}: its folder is not there")

@@ -194,13 +194,17 @@ def _neural_scores(inputs: Inputs, split: str, replies: Sequence[str], count: in
 
 
 def _emotion_scores(rows: dict[str, np.ndarray], inputs: Inputs, split: str) -> tuple[dict, dict]:
-    gold = np.array([example.emotion for example in inputs.examples[split]])
-    if "emotion" not in rows:
+    guess = rows["emotion"].argmax(-1) if "emotion" in rows else None
+    return emotion_scores(guess, np.array([example.emotion for example in inputs.examples[split]]))
+
+
+def emotion_scores(guess: np.ndarray | None, gold: np.ndarray) -> tuple[dict, dict]:
+    """Acc_emo and macro-F1 of indices (n,); None with the reason where none is named or a gold one is unknown."""
+    if guess is None:
         reason = "the model names no emotion"
     elif (gold == UNLABELLED).any():
         reason = "the corpus has dialogues without an emotion label"
     else:
-        guess = rows["emotion"].argmax(-1)
         return {"acc_emo": accuracy(guess, gold), "f1_emo": macro_f1(guess, gold)}, {}
     return {"acc_emo": None, "f1_emo": None}, {"acc_emo": reason, "f1_emo": reason}
 

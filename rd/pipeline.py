@@ -74,11 +74,7 @@ class Pipeline:
     @property
     def tagger(self) -> Tagger | None:
         """The intent tagger, if it is trained already."""
-        annotators = self.config.annotators
-        try:
-            return load_tagger(annotators, self.annotators_folder)
-        except UserError:
-            return None
+        return _tagger(self.config, self.annotators_folder)
 
     @property
     def empathetic_intents(self) -> list[tuple[str, str]]:
@@ -138,7 +134,7 @@ class Pipeline:
 
 def result_name(kind: str, split: str, corpus: str = "") -> str:
     """Name of a split's "metrics" or "samples"; of another corpus than the run's own, with that corpus' name."""
-    return "-".join([kind, *([corpus] if corpus else []), *([split] if split != "test" else [])])
+    return "-".join(filter(None, (kind, corpus, split if split != "test" else "")))
 
 
 def open_annotators(run: Run) -> Annotators | None:
@@ -186,8 +182,12 @@ def foreign(run: Run, corpus: Corpus) -> str:
 def open_tagger(run: Run, annotators: Path | None = None) -> Tagger | None:
     """The intent tagger that reads a run's replies: its own annotators' or the one beside it. None if there is none."""
     where = run.described.get("annotators", "../annotators")
+    return _tagger(run.config, annotators or (run.folder / where).resolve())
+
+
+def _tagger(config: Config, annotators: Path) -> Tagger | None:
     try:
-        return load_tagger(run.config.annotators, annotators or (run.folder / where).resolve())
+        return load_tagger(config.annotators, annotators)
     except UserError:
         return None
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -17,7 +16,7 @@ from rd.data.batch import in_order, shuffled
 from rd.inputs import Inputs
 from rd.metrics import perplexity
 from rd.responder import Responder
-from rd.train import WEIGHTS, fit
+from rd.train import WEIGHTS, fit, replace_file
 
 FIRST = "first.safetensors"  # the first stage's best weights, while the last stage's lie in their place
 FINAL = "final"  # folder of the last stage
@@ -89,7 +88,4 @@ def _best(history: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _copy(source: Path, target: Path) -> None:
-    """A kill leaves the old file or the new one, never half."""
-    beside = target.with_name(f".{target.name}.part")
-    shutil.copyfile(source, beside)
-    os.replace(beside, target)
+    replace_file(target, lambda beside: shutil.copyfile(source, beside))

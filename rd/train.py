@@ -145,7 +145,7 @@ def _validate(model, validate, state, history, out, accelerator, config) -> None
     if found["score"] < state["best"]:
         state["best"], state["stale"] = found["score"], 0
         if accelerator.is_main_process:
-            _replace(out / WEIGHTS, lambda path: save_file(_tensors(model), path))
+            replace_file(out / WEIGHTS, lambda path: save_file(_tensors(model), path))
     else:
         state["stale"] += 1
 
@@ -157,7 +157,7 @@ class _History:
         lines = path.read_text().splitlines() if path.exists() and step else []
         rows = [json.loads(line) for line in lines if line.endswith("}")]
         self.path, self.rows = path, [row for row in rows if row["step"] <= step]
-        _replace(path, lambda p: Path(p).write_text("".join(json.dumps(row) + "\n" for row in self.rows)))
+        replace_file(path, lambda p: Path(p).write_text("".join(json.dumps(row) + "\n" for row in self.rows)))
 
     def add(self, **row: Any) -> None:
         self.rows.append(row)
@@ -171,7 +171,7 @@ def _tensors(model: nn.Module) -> dict[str, torch.Tensor]:
 
 def _save(path: Path, model: nn.Module, optimizer: Any, state: dict[str, Any]) -> None:
     whole = {**state, "model": model.state_dict(), "optimizer": optimizer.state_dict()}
-    _replace(path, lambda p: torch.save(whole, p))
+    replace_file(path, lambda p: torch.save(whole, p))
 
 
 def _load(path: Path, model: nn.Module, optimizer: Any) -> dict[str, Any]:
@@ -184,7 +184,7 @@ def _load(path: Path, model: nn.Module, optimizer: Any) -> dict[str, Any]:
     return whole
 
 
-def _replace(path: Path, write: Callable[[str], Any]) -> None:
+def replace_file(path: Path, write: Callable[[str], Any]) -> None:
     """Write beside `path`, then rename: a kill leaves the old file or the new one, never half."""
     beside = path.with_name(f".{path.name}.part")  # one name: what a kill leaves is overwritten
     write(str(beside))

@@ -8,13 +8,14 @@ from typing import Any
 import numpy as np
 
 from rd.annotation.annotations import Tagger
+from rd.data.batch import UNLABELLED
 from rd.data.corpus import Corpus, Sample, samples
 from rd.data.text import normalise
-from rd.evaluation import NEURAL
+from rd.evaluation import NEURAL, emotion_scores
 from rd.intent_accuracy import next_intent, reply_intent
 from rd.labels import EMOTIONS, INTENTS
 from rd.llm.answers import Record
-from rd.metrics import accuracy, load_metric, macro_f1, perplexity
+from rd.metrics import load_metric, perplexity
 
 
 def measure(
@@ -74,9 +75,5 @@ def _intent_row(record: Record, sample: Sample) -> list[float]:
 
 def _emotion_scores(records: Sequence[Record], asked: Sequence[Sample]) -> tuple[dict[str, Any], dict[str, str]]:
     gold = [sample.dialogue.emotion for sample in asked]
-    if None in gold:
-        reason = "the corpus has dialogues without an emotion label"
-        return {"acc_emo": None, "f1_emo": None}, {"acc_emo": reason, "f1_emo": reason}
     said = [EMOTIONS.index(r["emotion"]) if r["emotion"] else _wrong(g, EMOTIONS) for r, g in zip(records, gold)]
-    truth = [EMOTIONS.index(label) for label in gold]
-    return {"acc_emo": accuracy(said, truth), "f1_emo": macro_f1(said, truth)}, {}
+    return emotion_scores(np.array(said), np.array([EMOTIONS.index(g) if g else UNLABELLED for g in gold]))
