@@ -5,7 +5,6 @@ from __future__ import annotations
 import gzip
 import json
 import math
-import socket
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -236,13 +235,9 @@ def test_comet_is_opened_named_and_remembered(saved, tmp_path: Path, monkeypatch
     assert second.commonsense([("elsewhere", text) for _, text in QUERIES]) == said
 
 
-def test_without_weights_and_network_opening_stops_at_once(tmp_path: Path, monkeypatch) -> None:
-    with socket.socket() as closed:  # a port that nobody listens to
-        closed.bind(("127.0.0.1", 0))
-        monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{closed.getsockname()[1]}")
-        monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-        start = time.monotonic()
-        with pytest.raises(UserError, match="^made-up/no-such-comet: not loaded .* out of reach") as caught:
-            open_knowledge(corpus(), replace(KnowledgeConfig(), commonsense="made-up/no-such-comet"), tmp_path)
+def test_without_weights_and_network_opening_stops_at_once(tmp_path: Path, closed_hub) -> None:
+    start = time.monotonic()
+    with pytest.raises(UserError, match="^made-up/no-such-comet: not loaded .* out of reach") as caught:
+        open_knowledge(corpus(), replace(KnowledgeConfig(), commonsense="made-up/no-such-comet"), tmp_path)
     assert time.monotonic() - start < 30
     assert "\n" not in str(caught.value)

@@ -200,14 +200,10 @@ ABSENT = [
 
 
 @pytest.mark.parametrize("score", ABSENT)
-def test_without_weights_and_network_it_stops_at_once(score, monkeypatch) -> None:
-    with socket.socket() as closed:  # a port that nobody listens to
-        closed.bind(("127.0.0.1", 0))
-        monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{closed.getsockname()[1]}")
-        monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-        start = time.monotonic()
-        with pytest.raises(UserError, match="^made-up/no-such-model: not loaded .* out of reach") as caught:
-            score("made-up/no-such-model")
+def test_without_weights_and_network_it_stops_at_once(score, closed_hub) -> None:
+    start = time.monotonic()
+    with pytest.raises(UserError, match="^made-up/no-such-model: not loaded .* out of reach") as caught:
+        score("made-up/no-such-model")
     assert time.monotonic() - start < 5
     assert "\n" not in str(caught.value)
 
