@@ -9,9 +9,11 @@ import pytest
 from nltk.tokenize import NLTKWordTokenizer
 
 from rd.data.text import (
+    _SIMPLE,
     CONTRACTIONS,
     Vocabulary,
     Word,
+    _tokens,
     normalise,
     spans_from_tags,
     tags_from_spans,
@@ -154,3 +156,14 @@ def test_a_bad_vocabulary_file_is_the_users_mistake(tmp_path: Path, content: str
         path.write_text(content)
     with pytest.raises(UserError, match=r"words\.json"):
         Vocabulary.load(path)
+
+
+def test_simple_pieces_are_split_as_nltk_splits_them() -> None:
+    rng = random.Random(0)
+    parts = ["a", "so", "3", "10", "cannot", "gonna", "wanna", "gimme", "lemme", "gotta", "canny", " ", "  ", ", ", ","]
+    seen = 0
+    for _ in range(3000):
+        piece = "".join(rng.choices(parts, k=rng.randint(0, 9))) + rng.choice(["", ".", "?", "!", " .", ".."])
+        seen += bool(_SIMPLE.fullmatch(piece))
+        assert _tokens(piece) == TOKENIZER.tokenize(piece), piece
+    assert 1000 < seen < 3000
