@@ -28,6 +28,7 @@ from rd.data.vectors import word_vectors
 from rd.errors import UserError
 from rd.inputs import prepare
 from rd.knowledge.knowledge import Knowledge
+from rd.memory import keep_freed_memory
 from rd.models.bert import load_bert
 from rd.models.reflectdiffu import ReflectDiffu
 from rd.models.transformer import Transformer
@@ -185,6 +186,7 @@ class Run:
 
 def load_run(folder: str | Path) -> Run:
     """Read a run's config, vocabulary and best weights. Raises UserError with what is missing."""
+    keep_freed_memory()
     folder = Path(folder)
     for name in ("config.json", "vocabulary.json", "best.safetensors"):
         if not (folder / name).is_file():

@@ -23,6 +23,7 @@ from tqdm import tqdm
 
 from rd.config import TrainConfig
 from rd.errors import UserError
+from rd.memory import keep_freed_memory
 
 WEIGHTS = "best.safetensors"  # of the best validation; not committed, so a clone may have a run's figures without it
 
@@ -54,6 +55,7 @@ def fit(
     Writes out/history.jsonl, out/best.safetensors and out/state.pt. Returns the history.
     Raises TrainingError for a loss that is not finite, UserError where there is a run already and `resume` is off.
     """
+    keep_freed_memory()
     out.mkdir(parents=True, exist_ok=True)
     if not resume and (out / "state.pt").exists():
         raise UserError(f"{out}: a run lies here already; give --resume to go on with it, or another --out")

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 FLOORS = [
-    {"config", "labels", "errors"},
+    {"config", "labels", "errors", "memory"},
     {"data", "blocks"},
     {"responder"},
     {"models", "baselines"},

@@ -1,0 +1,35 @@
+"""Page faults, counted by the system: with memory kept, making the same large tensor again touches no new page."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+FAULTS = """
+import resource, sys, torch
+from rd.memory import keep_freed_memory
+torch.set_num_threads(1)
+kept = sys.argv[1] == "kept" and keep_freed_memory()
+for _ in range(20):  # the heap grows first
+    torch.ones(2**24)
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(20):
+    torch.ones(2**24)  # 64 MiB: 16,384 pages
+print(int(kept), resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+def faults(how: str) -> tuple[int, int]:
+    """(whether memory was kept, page faults of twenty large tensors)."""
+    out = subprocess.run([sys.executable, "-c", FAULTS, how], capture_output=True, text=True, check=True).stdout
+    kept, count = out.split()
+    return int(kept), int(count)
+
+
+def test_kept_memory_is_not_touched_as_new() -> None:
+    kept, few = faults("kept")
+    if not kept:
+        pytest.skip("the C library is not glibc")
+    assert few < 1000 < faults("as it is")[1]
