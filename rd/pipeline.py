@@ -122,9 +122,9 @@ class Pipeline:
         run = load_run(folder)
         return replace(run, knowledge=own_knowledge(run, self.corpus))
 
-    def evaluated(self, model: str, split: str = "test") -> dict[str, Any]:
-        """metrics.json of a model's run, with samples.jsonl beside it; made where it is missing."""
-        run = self.trained(model)
+    def evaluated(self, model: str, split: str = "test", **changes: Any) -> dict[str, Any]:
+        """metrics.json of a model's run, with samples.jsonl beside it; made where missing. changes: as `trained`."""
+        run = self.trained(model, **changes)
         target = run.folder / f"{result_name('metrics', split)}.json"
         if not target.exists():
             tagger = open_tagger(run, self.annotators_folder)
