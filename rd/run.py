@@ -53,7 +53,7 @@ MODELS: dict[str, type[Responder]] = {
 
 def runs_bert(name: str, config: Config) -> bool:
     """Whether a model has a BERT of its own, which learns along in the final stage."""
-    return config.model.joint and MODELS[name].reads_annotations
+    return config.model.joint and config.model.era and MODELS[name].reads_annotations
 
 
 def train_run(

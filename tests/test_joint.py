@@ -136,3 +136,9 @@ def test_a_finished_run_keeps_its_figures_and_a_damaged_one_is_told(made):
     (run / "best.safetensors").write_bytes(b"nothing")
     with pytest.raises(UserError, match="damaged"):
         load_run(run)
+
+
+def test_without_era_no_bert_learns_along(made):
+    run = load_run(trained(made, "without", model=model_config(joint=True, bert_width=16, era=False)))
+    assert not any(name.startswith("annotator.") for name, _ in run.model.named_parameters())
+    assert run.model.pieces is None

@@ -32,8 +32,8 @@ class ReflectDiffu(Responder):
         Raises ValueError where config.joint is set and there is none.
         """
         super().__init__(config, vectors)
-        self.joined = config.joint
-        if config.joint:
+        self.joined = config.joint and config.era  # without ERA nothing reads h~
+        if self.joined:
             if era is None:
                 raise ValueError("joint training needs the annotator ERA")
             self.annotator = era
