@@ -185,13 +185,12 @@ def _prompt(chosen: argparse.Namespace) -> None:
     from rd.pipeline import Pipeline
 
     desk = Pipeline(chosen.preset, chosen.seed, chosen.data)
-    tagger = desk.tagger
     shots = (0 if chosen.adapter else Question.shots) if chosen.shots is None else chosen.shots
     question = Question(
         chosen.model, chosen.split, shots, chosen.calibrate, chosen.seed, chosen.adapter, chosen.precision
     )
     folder = Path(chosen.out) if chosen.out else desk.run_folder(short_name(chosen.model))
-    found = run_prompt(question, desk.corpus, folder, chosen.count, chosen.resume, tagger, chosen.preset)
+    found = run_prompt(question, desk.corpus, folder, chosen.count, chosen.resume, lambda: desk.tagger, desk.config.preset)
     _print({name: value for name, value in found.items() if name != "notes"}, False)
     print(folder)
 
@@ -211,12 +210,12 @@ def _generate(chosen: argparse.Namespace) -> None:
     from rd.pipeline import foreign, open_run
 
     run, corpus, annotations = open_run(chosen.run, chosen.data, chosen.split)
-    inputs = split_inputs(run, corpus, chosen.split, annotations)
-    records = answer(run, inputs, chosen.split, Decode(chosen.decode), seed=chosen.seed)
     name = "-".join(filter(None, (foreign(run, corpus), chosen.split, chosen.decode)))
     target = Path(chosen.out) if chosen.out else run.folder / f"{name}.jsonl"
     if not target.parent.is_dir():
         raise UserError(f"--out {target}: its folder is not there")
+    inputs = split_inputs(run, corpus, chosen.split, annotations)
+    records = answer(run, inputs, chosen.split, Decode(chosen.decode), seed=chosen.seed)
     write_lines(target, records)
     print(target)
 

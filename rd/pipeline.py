@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -18,7 +19,7 @@ from rd.annotation.annotations import (
     load_tagger,
 )
 from rd.annotation.view import View, view
-from rd.config import Config
+from rd.config import Config, KnowledgeConfig
 from rd.data.corpus import Corpus, read_corpus, samples
 from rd.data.intents import read_intents
 from rd.data.jsonl import write_lines
@@ -160,13 +161,17 @@ def open_run(folder: str, data: str, split: str = "test") -> tuple[Run, Corpus, 
 def own_knowledge(run: Run, corpus: Corpus) -> Knowledge | None:
     """What the run's model looks up, from the corpus that it was trained on; None if it looks up nothing.
 
-    Raises UserError for another corpus.
+    Raises UserError for another corpus, and where a file of knowledge has changed since.
     """
     if not type(run.model).reads_knowledge:
         return None
     if foreign(run, corpus):
         raise UserError(f"{run.folder}: {run.name} looks things up in its train split; give --data as it was trained")
-    return wanted(type(run.model), open_knowledge(corpus, run.config.knowledge, run.folder.parent / KNOWLEDGE))
+    found = wanted(type(run.model), open_knowledge(corpus, run.config.knowledge, run.folder.parent / KNOWLEDGE))
+    named = run.config.knowledge != KnowledgeConfig()  # else it comes from the train split, which is the same
+    if named and run.described.get("knowledge", found.sources) != found.sources:
+        raise UserError(f"{run.folder}: trained with {run.described['knowledge']}, and now there is {found.sources}")
+    return found
 
 
 def wanted(model: type[Responder], knowledge: Knowledge) -> Knowledge:
@@ -175,8 +180,12 @@ def wanted(model: type[Responder], knowledge: Knowledge) -> Knowledge:
 
 
 def foreign(run: Run, corpus: Corpus) -> str:
-    """The corpus' name where it is not the one that the run was trained on, else ""."""
-    return corpus.name if run.described.get("data", corpus.sha256) != corpus.sha256 else ""
+    """A name for a corpus that the run was not trained on, else ""; those in JSONL are told apart by a hash."""
+    if run.described.get("data", corpus.sha256) == corpus.sha256:
+        return ""
+    if corpus.name != "jsonl":
+        return corpus.name
+    return f"jsonl-{hashlib.sha256(json.dumps(corpus.sha256, sort_keys=True).encode()).hexdigest()[:8]}"
 
 
 def open_tagger(run: Run, annotators: Path | None = None) -> Tagger | None:

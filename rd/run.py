@@ -141,6 +141,10 @@ def _check_folder(out: Path, config: Config, corpus: Corpus, resume: bool, name:
         raise UserError(f"{file}: not readable, or begun by another version ({error}); give another --out") from None
     if described["model"] != name:
         raise UserError(f"{out}: a run of {described['model']} lies here; give another --out for {name}")
+    if config.train.steps < (done := _steps_done(out, config)):
+        raise UserError(
+            f"--max-steps {config.train.steps}: {done} steps are done in {out}; give more, or another --out"
+        )
     before["train"]["steps"] = config.train.steps
     now = asdict(config)
     parts = ["data", "model", "train", "final"]
@@ -149,6 +153,13 @@ def _check_folder(out: Path, config: Config, corpus: Corpus, resume: bool, name:
         raise UserError(f"{file}: this run was begun with other settings ({', '.join(changed)}); give another --out")
     if described.get("data", corpus.sha256) != corpus.sha256:
         raise UserError(f"{file}: this run was begun on other data ({described['corpus']}); give another --out")
+
+
+def _steps_done(out: Path, config: Config) -> int:
+    """Steps of the first stage that its state holds, by the history."""
+    lines = (out / "history.jsonl").read_text().splitlines() if (out / "history.jsonl").exists() else []
+    steps = [json.loads(line)["step"] for line in lines if line.endswith("}")]
+    return max((step for step in steps if step % config.train.save_every == 0), default=0)
 
 
 def _is_finished(out: Path, config: Config) -> bool:

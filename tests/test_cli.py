@@ -9,7 +9,7 @@ import torch
 import rd.run
 import rd.settings
 from rd.cli import main
-from rd.config import MINI
+from rd.config import MINI, Config, from_dict
 
 torch.set_num_threads(1)
 
@@ -183,3 +183,33 @@ def test_bytes_that_are_no_utf8_are_no_crash_in_a_chat(run, monkeypatch, capsys)
     monkeypatch.setattr("builtins.input", lambda _: next(said))
     assert main(["chat", str(run)]) == 0
     assert "reply" in capsys.readouterr().out
+
+
+def test_fewer_steps_than_are_done_are_refused(run, capsys, monkeypatch):
+    monkeypatch.setitem(rd.settings.PRESETS, "mini", from_dict(Config, config_of(run)))
+    line = refused(["train", "transformer", "--max-steps", "6", "--resume", "--out", str(run)], capsys)
+    assert "12 steps are done" in line and (run / "machine.json").exists()
+
+
+def test_two_corpora_of_ones_own_leave_two_files(run, tmp_path):
+    for name, text in (("a", "It rained all day."), ("b", "My cat came home!")):
+        (tmp_path / name).mkdir()
+        row = {"id": "d1", "emotion": "sad", "turns": [text, "Oh."]}
+        (tmp_path / name / "test.jsonl").write_text(json.dumps(row) + "\n")
+        assert main(["evaluate", str(run), "--data", str(tmp_path / name)]) == 0
+    assert len(list(run.glob("metrics-jsonl-*.json"))) == len(list(run.glob("samples-jsonl-*.jsonl"))) == 2
+
+
+def test_a_place_for_the_answers_is_asked_for_before_the_work(run, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("rd.evaluation.answer", None)
+    assert "folder" in refused(["generate", str(run), "--out", str(tmp_path / "no" / "a.jsonl")], capsys)
+    source = tmp_path / "in.jsonl"
+    source.write_text('{"dialogue": ["I lost my dog.", "Oh no."]}\n')
+    monkeypatch.setattr("rd.annotation.files.read_dialogue_lines", None)
+    out = str(tmp_path / "no" / "b.jsonl")
+    assert "folder" in refused(["annotate", "reasons", "--in", str(source), "--out", out, "--by", "weak"], capsys)
+
+
+def config_of(run):
+    """The settings that a run began with."""
+    return json.loads((run / "config.json").read_text())["config"]

@@ -14,13 +14,15 @@ import torch
 from test_knowledge import corpus
 from test_neural_scores import bart, tokenizer_and
 
-from rd.config import KnowledgeConfig
+from rd.config import MINI, KnowledgeConfig
 from rd.data.text import tokenize
 from rd.errors import UserError
 from rd.knowledge.comet import LENGTH, Comet
 from rd.knowledge.files import read_conceptnet, read_vad, stamp
 from rd.knowledge.knowledge import RELATIONS
 from rd.knowledge.open import open_knowledge
+from rd.pipeline import own_knowledge
+from rd.run import Run
 
 KNOWN = "dog bark grave tears cry snake".split()
 FELT = {"grave": 0.9, "tears": 0.5, "bark": 0.1}
@@ -141,13 +143,38 @@ def test_real_files_are_opened_and_named(tmp_path: Path, monkeypatch) -> None:
     assert first.intensity == read_vad(lexicon)
     said = {token for d in corpus().splits["train"] for turn in d.turns for token in tokenize(turn.text)}
     assert first.concepts == read_conceptnet(assertions, first.intensity, 3, said)
-    assert first.sources["concepts"] == f"ConceptNet 5.7 (cn.csv), {len(first.concepts)} words"
-    assert first.sources["intensity"] == "NRC-VAD (vad.txt)"
+    assert (
+        first.sources["concepts"] == f"ConceptNet 5.7 (cn.csv, {size(assertions)} bytes), {len(first.concepts)} words"
+    )
+    assert first.sources["intensity"] == f"NRC-VAD (vad.txt, {size(lexicon)} bytes)"
     monkeypatch.setattr("rd.knowledge.open.read_conceptnet", None)  # a second reading would fail
     assert open_knowledge(corpus(), settings, tmp_path / "kept").concepts == first.concepts
     monkeypatch.undo()
     assertions.write_text(LINES[3], "utf-8")
     assert open_knowledge(corpus(), settings, tmp_path / "kept").concepts != first.concepts
+
+
+def size(path: Path) -> int:
+    """Bytes of a file, counted by reading it."""
+    return len(path.read_bytes())
+
+
+class Reader:
+    """Stands for a model that looks things up."""
+
+    reads_knowledge = reads_commonsense = True
+
+
+def test_a_run_is_not_read_with_a_file_that_has_changed_since(tmp_path: Path) -> None:
+    lexicon = tmp_path / "vad.txt"
+    lexicon.write_text("".join(f"{word}\t{v}\t{a}\t{d}\n" for word, (v, a, d) in VAD.items()), "utf-8")
+    config = replace(MINI, knowledge=replace(KnowledgeConfig(), intensity=str(lexicon)))
+    sources = open_knowledge(corpus(), config.knowledge, tmp_path / "kept").sources
+    run = Run(tmp_path / "run", "kemp", config, None, Reader(), {"knowledge": dict(sources)})
+    assert own_knowledge(run, corpus()).sources == sources
+    lexicon.write_text(lexicon.read_text("utf-8") + "zest\t0.9\t0.9\t0.9\n", "utf-8")
+    with pytest.raises(UserError, match="trained with"):
+        own_knowledge(run, corpus())
 
 
 @pytest.mark.parametrize(("setting", "where"), [("concepts", "conceptnet"), ("intensity", "nrc-vad")])

@@ -34,6 +34,8 @@ def annotate_file(
     by = by or WAYS[what][0]
     if by not in WAYS[what]:
         raise UserError(f"--by {by}: cannot name {what}; choose one of {', '.join(WAYS[what])}")
+    if not out.parent.is_dir():
+        raise UserError(f"--out {out}: its folder is not there")
     rows = read_dialogue_lines(source)
     label, report = _labeller(what, by, corpus, config, where, out)
     by += f":{os.environ['RD_LLM_MODEL']}" if by == "llm" else ""

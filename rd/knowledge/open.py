@@ -87,10 +87,14 @@ def _sources(settings: KnowledgeConfig) -> dict[str, str]:
     }
     name = Path(settings.commonsense).name if Path(settings.commonsense).exists() else settings.commonsense
     return {
-        "concepts": ours.get(settings.concepts, f"ConceptNet 5.7 ({Path(settings.concepts).name})"),
-        "intensity": ours.get(settings.intensity, f"NRC-VAD ({Path(settings.intensity).name})"),
+        "concepts": ours.get(settings.concepts) or f"ConceptNet 5.7 ({_file(settings.concepts)})",
+        "intensity": ours.get(settings.intensity) or f"NRC-VAD ({_file(settings.intensity)})",
         "commonsense": ours.get(settings.commonsense, f"COMET ({name})"),
     }
+
+
+def _file(path: str) -> str:
+    return f"{Path(path).name}, {Path(path).stat().st_size} bytes"
 
 
 def _key(*parts: Any) -> str:

@@ -59,14 +59,15 @@ def run_prompt(
     out: Path,
     count: int | None = None,
     resume: bool = False,
-    tagger: Tagger | None = None,
+    tagger: Callable[[], Tagger | None] = lambda: None,
     preset: str = "mini",
     size: int = 16,
 ) -> dict[str, Any]:
     """Answer and measure: config.json, answers.jsonl, samples.jsonl, metrics.json, machine.json in `out`.
 
     count: the first so many of a permutation of the split's samples drawn with the seed (None: all of them). A finished
-    answer is not asked again. Raises UserError for every mistake of the user.
+    answer is not asked again. tagger: opens the tagger that reads the replies' intents, once they are there.
+    Raises UserError for every mistake of the user.
     """
     _check(question, corpus, count)
     check_protocol(corpus, question.split)
@@ -97,7 +98,7 @@ def run_prompt(
     known = {record["id"]: record for record in _finished(out / ANSWERS)}
     records = [known[sample.id] for sample in asked]
     write_lines(out / "samples.jsonl", shareable((_shown_record(r, corpus) for r in records), corpus))
-    found = measure(records, asked, corpus, question.split, question.seed, tagger)
+    found = measure(records, asked, corpus, question.split, question.seed, tagger())
     save_json(out / "metrics.json", {**found, "provenance": facts})
     save_json(out / FINISHED, {**facts, "seconds": round(seconds)})
     return found
