@@ -190,7 +190,8 @@ def _prompt(chosen: argparse.Namespace) -> None:
         chosen.model, chosen.split, shots, chosen.calibrate, chosen.seed, chosen.adapter, chosen.precision
     )
     folder = Path(chosen.out) if chosen.out else desk.run_folder(short_name(chosen.model))
-    found = run_prompt(question, desk.corpus, folder, chosen.count, chosen.resume, lambda: desk.tagger, desk.config.preset)
+    more = (chosen.resume, lambda: desk.tagger, desk.config.preset)
+    found = run_prompt(question, desk.corpus, folder, chosen.count, *more)
     _print({name: value for name, value in found.items() if name != "notes"}, False)
     print(folder)
 
