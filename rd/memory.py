@@ -1,4 +1,4 @@
-"""Freed memory stays with the process (glibc's `mallopt`), where the system would take it back after every tensor.
+"""Freed memory stays with the process for a while (glibc), where the system would take it back after every tensor.
 
 A large tensor is by default mapped when it is made and unmapped when it goes: every step of training then touches the
 same gigabyte as fresh, zeroed pages, and on two cores that is a third to a half of its time.
@@ -7,6 +7,7 @@ same gigabyte as fresh, zeroed pages, and on two cores that is a third to a half
 from __future__ import annotations
 
 import ctypes
+from typing import Any
 
 _TRIM_THRESHOLD, _TOP_PAD, _MMAP_MAX = -1, -2, -4  # source: malloc.h
 _PAD = 64 * 2**20  # bytes that the heap grows by at least
@@ -14,9 +15,23 @@ _PAD = 64 * 2**20  # bytes that the heap grows by at least
 
 def keep_freed_memory() -> bool:
     """From now on freed memory is used again; holds for the whole process. False where the C library is not glibc."""
+    mallopt = _function("mallopt")
+    settings = ((_MMAP_MAX, 0), (_TRIM_THRESHOLD, -1), (_TOP_PAD, _PAD))
+    return mallopt is not None and all(mallopt(what, value) for what, value in settings)
+
+
+def return_freed_memory() -> bool:
+    """Give the system what is free now, and say whether anything was.
+
+    Called now and then: else the holes between tensors of many sizes add up to gigabytes.
+    """
+    trim = _function("malloc_trim")
+    return trim is not None and bool(trim(0))
+
+
+def _function(name: str) -> Any:
+    """A function of the C library, None where it has no such one (musl, macOS, Windows)."""
     try:
-        mallopt = ctypes.CDLL(None).mallopt
-    except (AttributeError, OSError, TypeError):  # musl, macOS, Windows
-        return False
-    mallopt.argtypes, mallopt.restype = [ctypes.c_int, ctypes.c_int], ctypes.c_int
-    return all(mallopt(what, value) for what, value in ((_MMAP_MAX, 0), (_TRIM_THRESHOLD, -1), (_TOP_PAD, _PAD)))
+        return getattr(ctypes.CDLL(None), name)
+    except (AttributeError, OSError, TypeError):
+        return None

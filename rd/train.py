@@ -23,7 +23,7 @@ from tqdm import tqdm
 
 from rd.config import TrainConfig
 from rd.errors import UserError
-from rd.memory import keep_freed_memory
+from rd.memory import keep_freed_memory, return_freed_memory
 
 WEIGHTS = "best.safetensors"  # of the best validation; not committed, so a clone may have a run's figures without it
 
@@ -90,6 +90,7 @@ def fit(
             for name, value in terms.items():
                 state["sums"].setdefault(name, []).append(value)
             if state["step"] % log_every == 0:
+                return_freed_memory()
                 means = {name: sum(v) / len(v) for name, v in state["sums"].items()}
                 history.add(step=state["step"], lr=rate, **{f"loss/{k}": v for k, v in means.items()})
                 bar.set_postfix({k: f"{v:.3f}" for k, v in means.items()}, refresh=False)

@@ -21,6 +21,18 @@ print(int(kept), resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
 
 
+RETURNED = """
+import torch
+from rd.memory import keep_freed_memory, return_freed_memory
+def resident():
+    return int(open("/proc/self/statm").read().split()[1]) // 256  # MiB
+kept = keep_freed_memory()
+torch.ones(2**26)
+before = resident()
+print(int(kept and return_freed_memory()), before - resident())
+"""
+
+
 def faults(how: str) -> tuple[int, int]:
     """(whether memory was kept, page faults of twenty large tensors)."""
     out = subprocess.run([sys.executable, "-c", FAULTS, how], capture_output=True, text=True, check=True).stdout
@@ -33,3 +45,11 @@ def test_kept_memory_is_not_touched_as_new() -> None:
     if not kept:
         pytest.skip("the C library is not glibc")
     assert few < 1000 < faults("as it is")[1]
+
+
+def test_what_is_free_can_be_returned() -> None:
+    out = subprocess.run([sys.executable, "-c", RETURNED], capture_output=True, text=True, check=True).stdout
+    given, less = map(int, out.split())
+    if not given:
+        pytest.skip("the C library is not glibc")
+    assert less > 200  # of 256 MiB
