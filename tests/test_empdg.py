@@ -8,7 +8,7 @@ from made_up import VOCAB, batch, collate, examples, tiny
 from torch.testing import assert_close
 
 from rd.baselines import empdg
-from rd.baselines.empdg import CRITIC_RATE, THRESHOLD, EmpDG, emotional
+from rd.baselines.empdg import CRITIC_RATE, PRETRAIN, THRESHOLD, EmpDG, emotional
 from rd.data.batch import Batch
 from rd.data.text import Vocabulary
 from rd.responder import copy_weights
@@ -22,7 +22,10 @@ def chance() -> torch.Generator:
 
 @pytest.fixture
 def model() -> EmpDG:
-    return tiny("empdg").eval()
+    """Past its first steps, in which the generator does not play."""
+    found = tiny("empdg").eval()
+    found.steps.fill_(PRETRAIN)
+    return found
 
 
 @pytest.fixture
@@ -177,3 +180,15 @@ def test_the_critics_learn_at_their_own_rate(model):
     assert critics["scale"] == CRITIC_RATE and "scale" not in own
     assert {id(p) for p in critics["params"]} == {id(p) for p in model.critics.parameters()}
     assert len(own["params"]) + len(critics["params"]) == len(list(model.parameters()))
+
+
+def test_the_generator_plays_after_the_first_steps_alone(given):
+    model = tiny("empdg")
+    model.steps.fill_(PRETRAIN - 1)
+    for plays in (False, True):  # training counts the steps
+        terms = game_terms(model, given)
+        assert all(bool(terms[f"adversarial_{game}"]) == plays and bool(terms[f"critic_{game}"]) for game in GAMES)
+    assert model.steps == PRETRAIN + 1
+    model.eval()
+    game_terms(model, given)
+    assert model.steps == PRETRAIN + 1

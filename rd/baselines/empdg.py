@@ -5,9 +5,10 @@ semantic and emotional, read the reply together with the user's next turn and te
 
 $$ L = L_{res} + L_{emo} + \sum_{c \in \{sem, emo\}} (w\, L_G^c + v\, L_D^c) $$
 
-The game is played inside one step: the gradient of L_D reaches the critics alone, that of L_G the generator alone
-(`rd.blocks.critic`). Adam keeps its moments per weight, so this equals two optimisers that step at once; only the clip
-of the gradient's norm sees both sides, and v keeps the critics' share of it small.
+The generator learns words first, as in the authors' pre-training, while the critics learn from what it says; after
+PRETRAIN steps it plays. The game is played inside one step: the gradient of L_D reaches the critics alone, that of L_G
+the generator alone (`rd.blocks.critic`). Adam keeps its moments per weight, so this equals two optimisers that step at
+once; only the clip of the gradient's norm sees both sides, and v keeps the critics' share of it small.
 """
 
 import torch
@@ -25,6 +26,7 @@ from rd.responder import Context, copy_weights
 
 THRESHOLD = 0.25  # intensity of an emotional word; ours: one of VADER's four degrees (the paper: NRC's lexicon)
 PLAYERS = 8  # samples of a batch that play: ours, for the cost; a quarter of a batch of 32
+PRETRAIN = 4000  # steps; ours: the first stage of training. The authors train the generator to convergence first
 ADVERSARIAL = 0.01  # w; ours: at 0.1 the game outweighs the words (papers/baselines.md)
 CRITIC_WEIGHT = 1e-3  # v; ours: Adam's steps do not depend on it, but the clip of the gradient's norm sees both sides
 CRITIC_RATE = 0.1  # the critics' learning rate / the model's; the authors' code: 1e-4, where Noam's peak is about 1e-3
@@ -42,6 +44,7 @@ class EmpDG(EmotionalResponder):
         self.emotion = nn.Linear(2 * width, len(EMOTIONS))
         self.signal = nn.Linear(len(EMOTIONS), width)
         self.critics = nn.ModuleDict({"semantic": Critic(width), "emotional": Critic(width)})
+        self.register_buffer("steps", torch.zeros((), dtype=torch.long))  # of training, so far
         self.register_buffer("intensity", torch.zeros(len(vectors)))  # (V,) as contexts have shown it
 
     def encode(self, batch: Batch, generator: torch.Generator | None = None) -> Context:
@@ -63,11 +66,13 @@ class EmpDG(EmotionalResponder):
         target, after, felt = batch.target[rows], batch.after[rows], self.lexicon(batch)
         said = self.expected(batch, context, rows, felt)
         vectors = self.words.weight.detach()
+        weight = ADVERSARIAL * (self.steps >= PRETRAIN)
+        self.steps += self.training
         for (name, critic), spoken, kept in zip(self.critics.items(), said, (torch.ones_like(felt), felt)):
             gold, heard = (vectors[ids] * kept[ids][..., None] for ids in (target, after))
             exchange = Exchange(target != Vocabulary.PAD, heard, after != Vocabulary.PAD, context.notes[name][rows])
             critic_loss, model_loss = wasserstein(critic, spoken, gold, exchange, plays[rows], generator)
-            terms |= {f"critic_{name}": CRITIC_WEIGHT * critic_loss, f"adversarial_{name}": ADVERSARIAL * model_loss}
+            terms |= {f"critic_{name}": CRITIC_WEIGHT * critic_loss, f"adversarial_{name}": weight * model_loss}
         return terms
 
     @staticmethod
