@@ -143,13 +143,13 @@ def window(width: int = 1280, height: int = 1000) -> Iterator[Any]:
 
 def shoot(page: Any, folder: Path, name: str, height: int = 4000) -> list[Path]:
     """The whole notebook as pictures of at most `height` pixels each."""
-    page.keyboard.press("Control+b")  # no file browser
     page.set_viewport_size({"width": 1180, "height": height})
     page.wait_for_timeout(3000)
     outer = page.locator(".jp-WindowedPanel-outer").first
-    whole, shown = outer.evaluate("e => [e.scrollHeight, e.clientHeight]")
+    end = "[...e.querySelectorAll('.jp-Cell')].at(-1).getBoundingClientRect().bottom - e.getBoundingClientRect().top"
+    whole, shown = outer.evaluate(f"e => {{ e.scrollTo(0, 0); return [{end}, e.clientHeight]; }}")
     found = []
-    for part, top in enumerate(range(0, whole, shown), start=1):
+    for part, top in enumerate(range(0, int(whole), shown), start=1):
         outer.evaluate("(e, top) => e.scrollTo(0, top)", top)
         page.wait_for_timeout(500)
         found.append(folder / f"{name}-{part}.png")

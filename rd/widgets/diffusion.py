@@ -93,7 +93,7 @@ class Mimicry:
 
     def figure(self, sample: int, place: int, path: Tensor, far: dict[str, np.ndarray]) -> Figure:
         """Both planes with the way so far, and the distances along the whole way."""
-        fig, axes = panels(3, width=12.5, height=3.7)
+        fig, axes = panels(3, width=11, height=3.9)
         for i, (ax, (side, colour)) in enumerate(zip(axes, SIDES.items())):
             show = self.planes[i].transform
             mean = self.means[self.emotions[sample]][i]
@@ -102,8 +102,11 @@ class Mimicry:
             ax.plot(*show(path[: place + 1, i].numpy()).T, color=colour, lw=1)
             ax.scatter(*show(path[:1, i].numpy()).T, s=40, color="black", label="own $Q_s$")
             ax.scatter(*show(path[place, i][None].numpy()).T, marker="*", s=150, color=colour, edgecolor="black")
+            seen = show(torch.cat([path[:, i], mean[None]]).numpy())  # the whole way, whatever the place: no jumps
+            middle, reach = (seen.max(0) + seen.min(0)) / 2, 0.7 * max(1.0, float(np.ptp(seen, 0).max()))
+            ax.set(xlim=middle[0] + np.array([-reach, reach]), ylim=middle[1] + np.array([-reach, reach]))
             ax.set(title=f"{side} polarity", xlabel="component 1 of $Q_s$", ylabel="component 2 of $Q_s$")
-        axes[0].legend(fontsize=7, loc="best")
+        axes[0].legend(fontsize=8, loc="best")
         for i, (side, colour) in enumerate(SIDES.items()):
             for (name, values), style in zip(far.items(), ("-", ":")):
                 axes[2].plot(values[:, i], style, color=colour, label=f"{side}, from {name}")
@@ -111,8 +114,8 @@ class Mimicry:
         axes[2].axvline(place, color="black", lw=1)
         axes[2].set_xticks([0, turn, 2 * turn], ["$Q_s$", f"t* = {turn - 1}", "$Emo_s$"])
         axes[2].set(title="out and back", ylabel="distance a coordinate", xlabel="place on the way")
-        axes[2].set_ylim(0, 1.45 * max(float(values.max()) for values in far.values()))
-        axes[2].legend(fontsize=7, loc="upper left")
+        axes[2].set_ylim(0, 1.6 * max(float(values.max()) for values in far.values()))
+        axes[2].legend(fontsize=8, loc="upper left")
         return fig
 
 
