@@ -92,7 +92,7 @@ def bars(shares: Mapping[str, float], colour: str) -> str:
     """Label, bar and percent of each share (0 to 1), one a line. Labels are escaped."""
     lines = []
     for label, share in shares.items():
-        name = f'<span style="display:inline-block;width:8em">{escape(label)}</span>'
+        name = f'<span style="display:inline-block;width:9em">{escape(label)}</span>'
         bar = f'<span style="{BAR.format(colour=colour, width=12 * share)}"></span>'
         lines.append(f"<div>{name}{bar} {share:.0%}</div>")
     return "".join(lines)

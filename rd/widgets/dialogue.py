@@ -53,7 +53,7 @@ def answer_page(turned: Turned, before: Sequence[str] = ()) -> str:
     """One exchange as `Chat` gives it: reasons marked, emotions and intents as bars, the reply. before: past turns."""
     turns = [*before, turned.text, turned.reply]
     spans = [*[None] * len(before), turned.spans, None]
-    intents = " → ".join(dict.fromkeys(name for name in (turned.first, turned.final) if name))
+    intents = " → ".join(name for name in (turned.first, turned.final) if name)
     parts = [highlight(turns, spans, [*[""] * (len(turns) - 1), intents]).data]
     if turned.spans is None:
         parts.append('<p style="color:#777">This model marks no reasons.</p>')
@@ -78,7 +78,7 @@ def talk_page(chat: Chat, text: str) -> str:
 def talk_box(chat: Chat, text: str = "", wait: float = 0.4) -> Board:
     """A line to type in; the page follows `wait` seconds after the last key. Buttons: keep the turn, start again."""
     line = ipywidgets.Text(
-        text, description="speaker", continuous_update=True, layout={"width": "44em"}, placeholder="what happened?"
+        text, description="speaker", continuous_update=True, layout={"width": "32em"}, placeholder="what happened?"
     )
     say, again = (ipywidgets.Button(description=name, layout={"width": "8em"}) for name in ("say it", "start again"))
     board = Board(lambda text: talk_page(chat, text), {"text": line}, [say, again], wait, columns=3)
