@@ -30,6 +30,14 @@ def same_chance() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="session")
+def small_run(tmp_path_factory: pytest.TempPathFactory) -> tuple:
+    """The settings and the desk of a small trained ReflectDiffu: see `small_run.train_small`."""
+    from small_run import train_small
+
+    return train_small(tmp_path_factory.mktemp("small"))
+
+
 @pytest.fixture
 def closed_hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """The hub's address is a port that nobody listens to."""

@@ -22,6 +22,7 @@ FLOORS = [
     {"llm"},
     {"pipeline"},
     {"chat"},
+    {"widgets"},
     {"cli"},
 ]
 LEVEL = {name: level for level, names in enumerate(FLOORS) for name in names}

