@@ -17,7 +17,7 @@ FLOORS = [
     {"inputs"},
     {"stages"},
     {"run", "tables", "figures"},
-    {"intent_accuracy"},
+    {"intent_accuracy", "publish"},
     {"evaluation"},
     {"llm"},
     {"pipeline"},
