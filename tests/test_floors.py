@@ -16,12 +16,12 @@ FLOORS = [
     {"annotation", "evaluate_metric", "knowledge", "provenance", "settings"},
     {"inputs"},
     {"stages"},
-    {"run", "tables", "figures"},
-    {"intent_accuracy", "publish"},
+    {"run", "tables", "figures", "scores"},
+    {"intent_accuracy", "publish", "significance"},
     {"evaluation"},
     {"llm"},
     {"pipeline"},
-    {"chat"},
+    {"chat", "gather"},
     {"cli"},
 ]
 LEVEL = {name: level for level, names in enumerate(FLOORS) for name in names}
