@@ -40,6 +40,7 @@ from rd.train import WEIGHTS
 
 KEPT = "gathered"
 SHOWN = "reflectdiffu"  # whose Q and chains are drawn
+PLANES = ("q-plane", "trajectories")
 POINTS = 1500  # of them, evenly over the split
 WALKS = 6
 
@@ -55,29 +56,33 @@ def gather(desk: Pipeline, runs: Path | None = None, split: str = "test") -> lis
     for path in sorted(desk.folder.glob("*-s*/samples.jsonl")):
         if json.loads(path.with_name("metrics.json").read_text(encoding="utf-8")).get("acc_emo") is not None:
             _keep(desk, f"confusion-{path.parent.name}", lambda path=path: _confusion(desk.corpus, path, split), gaps)
-    for run in trained(desk.folder):
-        own, name = desk.folder / run.folder, run.folder
-        wanted = [n for n in ("q-plane", "trajectories") if not _file(desk, n).is_file()]
-        wanted = wanted if name == f"{SHOWN}-s{desk.seed}" else []
-        scores, reason = read_scores(own)
-        if scores is not None and not wanted:
+    for run in sorted(trained(desk.folder), key=lambda run: run.system != SHOWN):  # what the figures show comes first
+        name, here = run.folder, (runs / run.folder / WEIGHTS).is_file()
+        drawn = name != f"{SHOWN}-s{desk.seed}" or all(_file(desk, n).is_file() for n in PLANES)
+        scores, _ = read_scores(desk.folder / name)
+        if drawn and scores is not None and (scores.notna().all(axis=None) or not here):
             continue
-        if not (runs / name / WEIGHTS).is_file():
-            if scores is None:
-                write_scores(_kept_replies(desk.corpus, own, split), own / FILE)
-                gaps.append(f"{name}: no {WEIGHTS} in {runs / name}: no nats, and BLEU of the replies in samples.jsonl")
-            continue
-        opened, _, annotations = with_corpus(runs / name, desk.corpus, split, views)
-        inputs = split_inputs(opened, desk.corpus, split, annotations)
-        if scores is None:
-            replies = [record["reply"] for record in answer(opened, inputs, split)]
-            write_scores(scored(inputs, split, replies, likelihoods(opened, inputs, split)), own / FILE)
-            gaps += [reason] if (reason := read_scores(own)[1]) else []
-        if wanted:
-            plane, walks, facts = planes(opened, inputs, split)
-            _keep(desk, "q-plane", lambda plane=plane, facts=facts: (plane, facts), gaps)
-            _keep(desk, "trajectories", lambda walks=walks, facts=facts: (walks, facts), gaps)
+        if here:
+            _ask(desk, runs / name, split, gaps, views)
+        else:
+            write_scores(_kept_replies(desk.corpus, desk.folder / name, split), desk.folder / name / FILE)
+            gaps.append(f"{name}: no {WEIGHTS} in {runs / name}: no nats, and BLEU of the replies in samples.jsonl")
     return gaps
+
+
+def _ask(desk: Pipeline, weights: Path, split: str, gaps: list[str], views: dict) -> None:
+    """Open a run; draw its planes where they are wanted and missing; answer and score where scores are not whole."""
+    run, _, annotations = with_corpus(weights, desk.corpus, split, views)
+    inputs, own = split_inputs(run, desk.corpus, split, annotations), desk.folder / weights.name
+    if weights.name == f"{SHOWN}-s{desk.seed}" and not all(_file(desk, n).is_file() for n in PLANES):
+        *tables, facts = planes(run, inputs, split)
+        for name, table in zip(PLANES, tables, strict=True):
+            _keep(desk, name, lambda table=table: (table, facts), gaps)
+    scores, _ = read_scores(own)
+    if scores is None or not scores.notna().all(axis=None):
+        replies = [record["reply"] for record in answer(run, inputs, split)]
+        write_scores(scored(inputs, split, replies, likelihoods(run, inputs, split)), own / FILE)
+        gaps += [reason] if (reason := read_scores(own)[1]) else []
 
 
 def _file(desk: Pipeline, name: str) -> Path:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +23,10 @@ from rd.scores import FILE, bleu_sums, read_scores
 from rd.tables import plain_name, split_name
 
 KEPT = "significance.json"
-AGAINST = ("transformer", "reflectdiffu")  # each run against these, where they took as many steps
+LEVEL = 0.05
+MARKS = {"transformer": "*", "reflectdiffu": "†"}  # each run against these, where they took as many steps
+AGAINST = tuple(MARKS)
+TESTED = {"bleu_1": "bleu_1", "bleu_2": "bleu_2", "bleu_3": "bleu_3", "bleu_4": "bleu_4", "ppl": "nats_a_word"}
 
 
 @dataclass(frozen=True)
@@ -119,3 +124,25 @@ def significance(folder: Path, resamples: int = 10_000) -> dict[str, Any]:
         made["provenance"] = provenance(resamples=resamples)
         save_json(file, made)
     return json.loads(file.read_text(encoding="utf-8"))
+
+
+def marks(name: str, comparisons: Iterable[dict[str, Any]]) -> dict[str, str]:
+    """Metric -> marks of a system: significant, and in the same direction, for every seed that was compared."""
+    found: dict[str, dict[str, list[tuple[bool, bool]]]] = defaultdict(lambda: defaultdict(list))
+    for one in comparisons:
+        names = [split_name(one[side])[0] for side in "ab"]
+        if name not in names or one["steps"][0] != one["steps"][1]:
+            continue
+        rival = plain_name(names[1 - names.index(name)])
+        for metric, key in TESTED.items() if rival in MARKS else ():
+            if (gap := one["a_minus_b"].get(key)) is not None:
+                found[metric][rival].append((gap["p"] < LEVEL, gap["difference"] > 0))
+    return {
+        metric: text
+        for metric, rivals in found.items()
+        if (text := "".join(MARKS[r] for r, seen in sorted(rivals.items(), reverse=True) if _agree(seen)))
+    }
+
+
+def _agree(seen: Sequence[tuple[bool, bool]]) -> bool:
+    return all(sure for sure, _ in seen) and len({side for _, side in seen}) == 1

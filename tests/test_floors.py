@@ -18,10 +18,12 @@ FLOORS = [
     {"stages"},
     {"run", "tables", "figures", "scores"},
     {"intent_accuracy", "publish", "significance"},
-    {"evaluation"},
+    {"evaluation", "paper_tables"},
+    {"run_figures"},
     {"llm"},
     {"pipeline"},
     {"chat", "gather"},
+    {"report"},
     {"cli"},
 ]
 LEVEL = {name: level for level, names in enumerate(FLOORS) for name in names}
