@@ -56,7 +56,8 @@ def gather(desk: Pipeline, runs: Path | None = None, split: str = "test") -> lis
     for path in sorted(desk.folder.glob("*-s*/samples.jsonl")):
         if json.loads(path.with_name("metrics.json").read_text(encoding="utf-8")).get("acc_emo") is not None:
             _keep(desk, f"confusion-{path.parent.name}", lambda path=path: _confusion(desk.corpus, path, split), gaps)
-    for run in sorted(trained(desk.folder), key=lambda run: run.system != SHOWN):  # what the figures show comes first
+    first = (SHOWN, "transformer")  # what the figures show, and what the others are set against
+    for run in sorted(trained(desk.folder), key=lambda run: first.index(run.system) if run.system in first else 2):
         name, here = run.folder, (runs / run.folder / WEIGHTS).is_file()
         drawn = name != f"{SHOWN}-s{desk.seed}" or all(_file(desk, n).is_file() for n in PLANES)
         scores, _ = read_scores(desk.folder / name)
