@@ -140,6 +140,7 @@ def publish_significance(folder: Path) -> list[str]:
         for metric, gap in one["a_minus_b"].items():
             rows.append({"a": one["a"], "b": one["b"], "metric": metric, **gap})
             sure = " *" if gap["p"] < LEVEL else ""
+            sure += " (part)" if gap["samples"] < gap["of"] else ""
             cells[metric] = f"{gap['difference']:+.3f} [{gap['low']:+.3f}, {gap['high']:+.3f}]{sure}"
         samples = sorted({gap["samples"] for gap in one["a_minus_b"].values()})
         titles = {m: m.replace("bleu_", "BLEU-").replace("_", " ") for m in cells}
@@ -153,7 +154,8 @@ def publish_significance(folder: Path) -> list[str]:
         f"A minus B with its 95 % interval; *: p < {LEVEL} (two-sided, not corrected); paired bootstrap over dialogues "
         f"(Koehn 2004), {_resamples(compared)} resamples; more BLEU is better, fewer nats are better",
         "the chance of the test set alone: the chance of training needs several seeds",
-        "samples: those that both runs have (two numbers: replies / gold replies, where some replies were withheld)",
+        "samples: those that both runs have; (part): without the replies that were withheld because they repeat the "
+        "corpus, which is another test set: no mark in Table 2 (rd tables --data DIR --runs DIR compares all)",
         *(f"{run} {DASH}: {reason}" for run, reason in compared["missing"].items()),
         f"code {facts['code']}, {facts['hardware']}, {facts['date']}",
     ]

@@ -100,7 +100,7 @@ def confusions(folder: Path) -> str:
     table = pd.DataFrame(rows).sort_values(["run", "count"], ascending=[True, False], kind="stable")
     notes = ["share: of the samples whose gold emotion it is"]
     notes += [f"{run}: {facts_of(file)}" for run, file in zip(counts, files, strict=True)]
-    publish(table.groupby("run").head(5), folder, "confusions", "The five commonest confusions of each run", notes)
+    publish(table.groupby("run").head(3), folder, "confusions", "The three commonest confusions of each run", notes)
     matrix = counts[SHOWN].loc[ORDER, ORDER]
     share = 100 * matrix.div(matrix.sum(axis=1).clip(lower=1), axis=0)
     fig, ax = panels(width=9.5, height=8.6)
