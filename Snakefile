@@ -41,8 +41,27 @@ rule table:
     input:
         last=f"{DONE}/{NOTEBOOKS[-1]}.ipynb",
         table=TABLE,
+        report=f"{OUT}/report.html",
     shell:
-        "cat {input.table:q}"
+        "cat {input.table:q}; echo; echo {input.report:q}"
+
+
+rule report:
+    input:
+        last=f"{DONE}/{NOTEBOOKS[-1]}.ipynb",
+        table=TABLE,
+        code=CODE,
+    output:
+        f"{OUT}/report.html",
+    params:
+        preset=PRESET,
+        data=shlex.quote(DATA),
+        out=OUT,
+    threads: workflow.cores
+    shell:
+        "export OMP_NUM_THREADS={THREADS} MKL_NUM_THREADS={THREADS}\n"
+        "{PYTHON} -m rd.cli tables --preset {params.preset:q} --data {params.data} --results {params.out:q}\n"
+        "{PYTHON} -m rd.cli report --results {params.out:q}"
 
 
 for before, name in zip([None, *NOTEBOOKS], NOTEBOOKS):

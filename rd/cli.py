@@ -119,7 +119,17 @@ def build_parser() -> argparse.ArgumentParser:
     score.add_argument("--ref", required=True, metavar="FILE")
     score.add_argument("--json", action="store_true")
 
-    reproduce = _verb(verbs, "reproduce", _reproduce, "all notebooks in order, ending with the table")
+    tables = _verb(verbs, "tables", _tables, "every table and figure of a preset, from its runs")
+    tables.add_argument("--preset", default="mini")
+    tables.add_argument("--results", default="results", metavar="DIR")
+    tables.add_argument("--data", default="", metavar="DIR", help="to gather what is missing; without it: what is kept")
+    tables.add_argument("--runs", default=None, metavar="DIR", help="where weights and annotators lie (results/PRESET)")
+    tables.add_argument("--readme", nargs="?", const="README.md", default=None, metavar="FILE", help="renew its table")
+    page = _verb(verbs, "report", _report, "one page of all tables and figures: results/report.html")
+    page.add_argument("--results", default="results", metavar="DIR")
+    page.add_argument("--out", default=None, metavar="FILE")
+
+    reproduce = _verb(verbs, "reproduce", _reproduce, "all notebooks in order, ending with the table and the report")
     reproduce.add_argument("--preset", default="mini")
     reproduce.add_argument("--data", default="", metavar="DIR")
     reproduce.add_argument("--out", default="results", metavar="DIR")
@@ -255,6 +265,22 @@ def _ask() -> str:
         return input("> ").strip().encode(errors="replace").decode()  # bytes that are no UTF-8 become "?"
     except EOFError:
         return ""
+
+
+def _tables(chosen: argparse.Namespace) -> None:
+    from rd.pipeline import Pipeline
+    from rd.report import refresh
+
+    desk = Pipeline(chosen.preset, data=chosen.data, out=chosen.results)
+    for gap in refresh(desk, chosen.runs and Path(chosen.runs), chosen.readme and Path(chosen.readme)):
+        print(f"left out: {gap}", file=sys.stderr)
+    print(desk.folder / "tables")
+
+
+def _report(chosen: argparse.Namespace) -> None:
+    from rd.report import report
+
+    print(report(chosen.results, chosen.out))
 
 
 def _reproduce(chosen: argparse.Namespace) -> None:

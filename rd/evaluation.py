@@ -123,16 +123,18 @@ def measure(
     replies: Sequence[str],
     tagger: Tagger | None = None,
     neural: int | None = None,
+    rows: dict[str, np.ndarray] | None = None,
 ) -> dict[str, Any]:
     """metrics.json: every metric of the protocol that can be computed here; null with a reason under "notes" else.
 
     tagger: reads the intents of our replies. neural: score that many replies by large networks too (0: all of them).
+    rows: what `likelihoods` found, if that is known already.
     """
     targets = [sample.target.text for sample in samples(inputs.corpus.splits[split])]
     tokens = [tokenize(text) for text in targets]
     scores = load_metric().compute(predictions=list(replies), references=[" ".join(t) for t in tokens])
     notes = scores.pop("notes", {})
-    rows = likelihoods(run, inputs, split)
+    rows = likelihoods(run, inputs, split) if rows is None else rows
     found: dict[str, Any] = {**scores, **perplexity(rows["nll"], rows["words"])}
     found["unk_rate"] = 100 * run.vocab.unk_rate(tokens)
     for values, reasons in (

@@ -185,7 +185,8 @@ def paired_bootstrap(
     rng, found = np.random.default_rng(rng), []
     for start in range(0, resamples, 500):
         size = min(500, resamples - start)
-        drawn = rng.multinomial(len(names), np.full(len(names), 1 / len(names)), size=size)  # (R, dialogues)
+        chosen = rng.integers(len(names), size=(size, len(names))) + len(names) * np.arange(size)[:, None]
+        drawn = np.bincount(chosen.ravel(), minlength=size * len(names)).reshape(chosen.shape)  # (R, dialogues)
         found.append(statistic(drawn @ sums[0]) - statistic(drawn @ sums[1]))
     gaps = _finite(np.concatenate(found), "resampled differences")
     low, high = np.quantile(gaps, [0.025, 0.975])

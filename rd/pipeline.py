@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+import pandas as pd
 
 from rd.annotation.annotations import (
     Annotations,
@@ -23,13 +27,16 @@ from rd.config import Config, KnowledgeConfig
 from rd.data.corpus import Corpus, read_corpus, samples
 from rd.data.intents import read_intents
 from rd.data.jsonl import write_lines
+from rd.data.text import normalise
 from rd.errors import UserError
-from rd.evaluation import answer, check_protocol, measure, shareable, split_inputs
+from rd.evaluation import answer, check_protocol, likelihoods, measure, shareable, split_inputs
 from rd.generate import Decode
+from rd.inputs import Inputs
 from rd.knowledge.knowledge import Knowledge
 from rd.knowledge.open import open_knowledge
 from rd.responder import Responder
 from rd.run import FINISHED, MODELS, Run, load_run, save_json, train_run
+from rd.scores import score_rows, write_scores
 from rd.settings import settings
 from rd.train import WEIGHTS
 
@@ -150,12 +157,24 @@ def open_annotators(run: Run) -> Annotators | None:
 
 def open_run(folder: str, data: str, split: str = "test") -> tuple[Run, Corpus, View | None]:
     """A run, a corpus ("" = mini), its split's annotations. Raises UserError for any that is missing."""
-    run, corpus = load_run(folder), read_corpus(data or None)
+    return with_corpus(folder, read_corpus(data or None), split)
+
+
+def with_corpus(
+    folder: str | Path, corpus: Corpus, split: str = "test", views: dict[Path, View] | None = None
+) -> tuple[Run, Corpus, View | None]:
+    """`open_run` where the corpus is read already. views: keeps what annotators said, for the next run of the same."""
+    run = load_run(folder)
     run = replace(run, knowledge=own_knowledge(run, corpus))
     if split not in corpus.splits:
         raise UserError(f"--split {split}: the corpus has no such split; it has {', '.join(corpus.splits)}")
-    annotators = open_annotators(run)
-    return run, corpus, annotators and view(annotators, samples(corpus.splits[split]))
+    if not type(run.model).reads_annotations:
+        return run, corpus, None
+    views = {} if views is None else views
+    where = (run.folder / run.described.get("annotators", "")).resolve()
+    if where not in views:
+        views[where] = view(open_annotators(run), samples(corpus.splits[split]))
+    return run, corpus, views[where]
 
 
 def own_knowledge(run: Run, corpus: Corpus) -> Knowledge | None:
@@ -209,7 +228,7 @@ def evaluate_run(
     tagger: Tagger | None = None,
     neural: int | None = None,
 ) -> dict[str, Any]:
-    """Answer the split greedily into RUN/samples.jsonl (ids and our replies only) and measure.
+    """Answer the split greedily into RUN/samples.jsonl (ids and our replies only), score each sample, and measure.
 
     tagger, neural: see `rd.evaluation.measure`.
     """
@@ -218,4 +237,13 @@ def evaluate_run(
     records = list(answer(run, inputs, split, Decode()))
     file = run.folder / f"{result_name('samples', split, foreign(run, corpus))}.jsonl"
     write_lines(file, shareable(records, corpus))
-    return measure(run, inputs, split, [record["reply"] for record in records], tagger, neural)
+    replies, rows = [record["reply"] for record in records], likelihoods(run, inputs, split)
+    write_scores(scored(inputs, split, replies, rows), file.with_name(f"{file.stem.replace('samples', 'scores')}.csv"))
+    return measure(run, inputs, split, replies, tagger, neural, rows)
+
+
+def scored(inputs: Inputs, split: str, replies: Sequence[str], rows: dict[str, np.ndarray]) -> pd.DataFrame:
+    """scores.csv of a run's replies and of what `rd.evaluation.likelihoods` found."""
+    chosen = samples(inputs.corpus.splits[split])
+    gold = [normalise(sample.target.text) for sample in chosen]
+    return score_rows([sample.id for sample in chosen], replies, gold, rows["nll"] / rows["words"])

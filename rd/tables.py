@@ -49,7 +49,7 @@ def collect(folder: str | Path) -> dict[str, list[dict[str, Any]]]:
     """metrics.json of every run below `folder`, by model name. Raises UserError where there is none."""
     found: dict[str, list[dict[str, Any]]] = {}
     for path in sorted(Path(folder).glob("*-s*/metrics.json")):
-        name, _, _ = path.parent.name.rpartition("-s")
+        name, _ = split_name(path.parent.name)
         run, machine = json.loads(path.read_text(encoding="utf-8")), path.with_name("machine.json")
         if machine.is_file():
             run["provenance"].setdefault("steps", json.loads(machine.read_text(encoding="utf-8")).get("steps"))
@@ -61,18 +61,50 @@ def collect(folder: str | Path) -> dict[str, list[dict[str, Any]]]:
     return found
 
 
+def split_name(folder: str) -> tuple[str, str]:
+    """A run folder's name -> its system and seed: "mime-s0" -> ("mime", "0")."""
+    name, _, seed = folder.rpartition("-s")
+    return name, seed
+
+
+def plain_name(name: str) -> str:
+    """The system without its budget: "transformer-long" and "transformer-short" are transformers."""
+    return name.removesuffix("-short").removesuffix("-long")
+
+
+def system_name(name: str, paper: pd.DataFrame, steps: str) -> str:
+    """As the paper calls it, with the steps where the name tells of another budget than the plain one's."""
+    plain = plain_name(name)
+    known = paper.loc[plain, "system"] if plain in paper.index else plain
+    if name == plain:
+        return known
+    budget = f"{int(steps):,} steps" if steps.isdigit() else name.removeprefix(f"{plain}-")
+    return f"{known} ({budget})"
+
+
+def steps_of(runs: Iterable[dict[str, Any]]) -> str:
+    """The steps that the runs of a system took; a dash where nothing was trained."""
+    return _each(run["provenance"].get("steps") or DASH for run in runs)
+
+
+def in_order(names: Iterable[str], paper: pd.DataFrame) -> list[str]:
+    """Systems in the paper's order, another budget behind the plain one; systems that the paper lacks come first."""
+    place = {name: i for i, name in enumerate(paper.index)}
+    return sorted(names, key=lambda name: (place.get(plain_name(name), -1), plain_name(name), name))
+
+
 def table2(folder: str | Path, printed: Path = PRINTED) -> pd.DataFrame:
     """Rows "ours" and "paper" for each model that has a run; columns as Table 2, with the sample count and seeds.
 
     In the paper's order; models that it has not come first.
     """
-    paper = printed_table(printed)
-    rows, place = [], {name: i for i, name in enumerate(paper.index)}
-    for name, runs in sorted(collect(folder).items(), key=lambda found: place.get(found[0], -1)):
-        shown = paper.loc[name, "system"] if name in paper.index else name
+    paper, found = printed_table(printed), collect(folder)
+    rows = []
+    for name in in_order(found, paper):
+        runs = found[name]
+        shown = system_name(name, paper, steps_of(runs))
         ours = {heading: cell([run.get(key) for run in runs]) for key, (heading, _) in COLUMNS.items()}
-        counts = {"n": _each(run["n"] for run in runs), "seeds": len(runs)}
-        counts["steps"] = _each(run["provenance"].get("steps") or DASH for run in runs)
+        counts = {"n": _each(run["n"] for run in runs), "seeds": len(runs), "steps": steps_of(runs)}
         rows.append({"system": shown, "source": "ours", **ours, **counts})
         if name in paper.index:
             theirs = {heading: _printed(paper.loc[name, column]) for heading, column in COLUMNS.values()}
@@ -93,19 +125,31 @@ def footnotes(folder: str | Path) -> list[str]:
     lines: dict[str, None] = {}
     for name, runs in collect(folder).items():
         for run in runs:
-            for key, (heading, _) in COLUMNS.items():
-                if run.get(key) is None:
-                    lines[f"{name}: {heading} {DASH}: {run['notes'].get(key, 'not measured')}"] = None
-            facts = run["provenance"]
-            known = "".join(f", {what}: {source}" for what, source in (facts.get("knowledge") or {}).items())
-            if "n" in run["notes"]:
-                lines[f"{name}: n = {run['n']}: {run['notes']['n']}; Dist is higher for fewer replies"] = None
-            lines[
-                f"{name} seed {facts['seed']}: config {facts['config']}, code {facts['code']}, {facts['corpus']} "
-                f"{facts['split']}, n = {run['n']}, UNK {cell([run.get('unk_rate')])} %{known}, "
-                f"{facts['hardware']}, {facts['date']}; {run['signature']}"
-            ] = None
+            lines |= dict.fromkeys([*gaps(name, run), origin(name, run)])
     return list(lines)
+
+
+def gaps(name: str, run: dict[str, Any]) -> list[str]:
+    """The reason of each dash in a run's row, and of fewer samples than the split has."""
+    lines = [
+        f"{name}: {heading} {DASH}: {run['notes'].get(key, 'not measured')}"
+        for key, (heading, _) in COLUMNS.items()
+        if run.get(key) is None
+    ]
+    if "n" in run["notes"]:
+        lines.append(f"{name}: n = {run['n']}: {run['notes']['n']}; Dist is higher for fewer replies")
+    return lines
+
+
+def origin(name: str, run: dict[str, Any]) -> str:
+    """Where a run's numbers come from."""
+    facts = run["provenance"]
+    known = "".join(f", {what}: {source}" for what, source in (facts.get("knowledge") or {}).items())
+    return (
+        f"{name} seed {facts['seed']}: config {facts['config']}, code {facts['code']}, {facts['corpus']} "
+        f"{facts['split']}, n = {run['n']}, UNK {cell([run.get('unk_rate')])} %{known}, "
+        f"{facts['hardware']}, {facts['date']}; {run['signature']}"
+    )
 
 
 def write_table(folder: str | Path) -> Path:
@@ -123,3 +167,23 @@ def to_markdown(table: pd.DataFrame) -> str:
     """A GitHub table."""
     rows = [list(table.columns), ["---"] * len(table.columns), *table.astype(str).values.tolist()]
     return "\n".join("| " + " | ".join(row) + " |" for row in rows)
+
+
+def embed(readme: Path, folder: str | Path) -> bool:
+    """Put the table between README's marks for folder/table.md; True where that changed it.
+
+    Only rows of all samples: Dist of fewer replies is another number. Raises UserError where the marks are missing.
+    """
+    name = Path(folder).name
+    begin, end = f"<!-- table: results/{name}/table.md -->\n", "<!-- /table -->"
+    before, found, rest = readme.read_text(encoding="utf-8").partition(begin)
+    _, closed, after = rest.partition(end)
+    if not (found and closed):
+        raise UserError(f"{readme}: no lines {begin.strip()} and {end} to put the table between")
+    table = table2(folder)
+    whole = max(int(n) for n in table["n"] if n.isdigit())
+    shown = table[table["n"].eq(str(whole)) | (table["source"] == "paper")]
+    text = f"{before}{begin}{to_markdown(shown)}\n{end}{after}"
+    changed = text != readme.read_text(encoding="utf-8")
+    readme.write_text(text, encoding="utf-8")
+    return changed

@@ -23,7 +23,11 @@ def intent_counts(dialogues: Iterable[Dialogue], intents: Mapping[str, str] | No
 
 def intent_frequencies(dialogues: Iterable[Dialogue], intents: Mapping[str, str] | None = None) -> pd.DataFrame:
     """Figure 3: relative frequency of the intents of each emotion; rows sum to 1; NaN for an emotion never seen."""
-    counts = intent_counts(dialogues, intents)
+    return shares(intent_counts(dialogues, intents))
+
+
+def shares(counts: np.ndarray) -> pd.DataFrame:
+    """`intent_frequencies` of counts (E, I) that are there already."""
     with np.errstate(invalid="ignore"):
         return pd.DataFrame(counts / counts.sum(1, keepdims=True), index=list(EMOTIONS), columns=list(INTENTS))
 
