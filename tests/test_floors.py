@@ -20,8 +20,9 @@ FLOORS = [
     {"intent_accuracy", "publish"},
     {"evaluation"},
     {"llm"},
-    {"pipeline"},
-    {"chat"},
+    {"pipeline", "dynamics"},
+    {"chat", "cases", "dynamics_figures"},
+    {"case_pages"},
     {"cli"},
 ]
 LEVEL = {name: level for level, names in enumerate(FLOORS) for name in names}
