@@ -13,7 +13,7 @@ import pytest
 from made_up import dialogues
 
 from rd.case_pages import shown, styled, with_text, write_cases
-from rd.cases import CONTEXT, GOLD, PAPER, choose, find_runs, ranked, systems, table4, table5
+from rd.cases import CONTEXT, GOLD, PAPER, choose, find_runs, ranked, said, systems, table4, table5
 from rd.data.corpus import Corpus, Dialogue, Turn, read_corpus, samples
 from rd.errors import UserError
 from rd.labels import EMOTIONS, INTENTS
@@ -144,6 +144,18 @@ def test_nothing_of_a_licensed_corpus_is_written(results):
     said = paths[0].read_text()
     assert "6 words in a row of its own context" in said and "10 words in a row" in said
     assert "not among the samples" in paths[1].read_text()
+
+
+def test_a_reply_that_copies_any_turn_of_its_context_is_not_shown():
+    heard = [f"{SPOKEN} and {what}" for what in ("left", "came", "sat")]
+    sample = samples([Dialogue("a", "sad", "", (*map(Turn, heard), Turn("oh")))])[1]
+    for i, text in enumerate(heard):
+        copied = " ".join(text.split()[-6:])
+        by_two = {"x": {sample.id: {"reply": copied}}, "y": {sample.id: {"reply": copied.split(maxsplit=1)[1]}}}
+        copying, five_words = said("", sample, by_two, "empathetic_dialogues")[1:3]
+        assert copying["text"] is None and "own context" in copying["withheld"], i
+        assert five_words["text"] and five_words["withheld"] is None
+        assert said("", sample, by_two, "mini")[1]["text"] == copied
 
 
 def test_the_mini_corpus_is_written_in_full(results):
