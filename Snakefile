@@ -18,6 +18,7 @@ NOTEBOOKS = [
     "06_response",
     "07_baselines",
     "08_evaluation",
+    "10_cases",
 ]
 
 PYTHON = shlex.quote(sys.executable)
@@ -29,7 +30,8 @@ DATA = str(config.get("data") or "")
 OUT = str(config.get("out") or "results")
 DONE = f"runs/{PRESET}/notebooks"  # not committed: on a real corpus these copies show its text
 TABLE = f"{OUT}/{PRESET}/table.md"
-RESULTS = {"08_evaluation": [TABLE]}  # what a notebook must leave besides its executed copy
+CASES = [f"{OUT}/{PRESET}/tables/{name}.md" for name in ("table4", "table5", "dynamics")]
+RESULTS = {"08_evaluation": [TABLE], "10_cases": CASES}  # what a notebook must leave besides its executed copy
 # Only copies that show nothing but the bundled corpus are published.
 PUBLISHED = f"{OUT}/mini/notebooks" if PRESET == "mini" and not DATA else ""
 CODE = sorted(str(path) for path in Path("rd").rglob("*.py"))
