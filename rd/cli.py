@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from rd.errors import UserError
+from rd.human import commands
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -118,6 +119,9 @@ def build_parser() -> argparse.ArgumentParser:
     score.add_argument("--hyp", required=True, metavar="FILE")
     score.add_argument("--ref", required=True, metavar="FILE")
     score.add_argument("--json", action="store_true")
+
+    people = verbs.add_parser("human", help="human A/B: sheets, ratings, table, language-model judge")
+    commands.add(people.add_subparsers(required=True, metavar="WHAT"), _verb)
 
     reproduce = _verb(verbs, "reproduce", _reproduce, "all notebooks in order, ending with the table")
     reproduce.add_argument("--preset", default="mini")

@@ -21,7 +21,7 @@ FLOORS = [
     {"evaluation"},
     {"llm"},
     {"pipeline"},
-    {"chat"},
+    {"chat", "human"},
     {"cli"},
 ]
 LEVEL = {name: level for level, names in enumerate(FLOORS) for name in names}
