@@ -1,8 +1,9 @@
 """`rd human export`: the blinded sheets as tasks of Label Studio, with its Pairwise tag for each aspect.
 
 A Pairwise tag makes two Text tags its own (a second one would take their clicks away), so each aspect shows the replies
-anew. It knows left and right only: a tie is a Choices tag of one box below them. Ratings that stand in the database go along as annotations. Sides are those of each rater's sheet,
-so every rater has an own file of tasks. Nothing in them tells a system's or a rater's name.
+anew. It knows left and right only: a tie is a Choices tag of one box below them. Ratings that stand in the database go
+along as annotations. Sides are those of each rater's sheet, so every rater has an own file of tasks. Nothing in them
+tells a system's or a rater's name.
 """
 
 from __future__ import annotations
