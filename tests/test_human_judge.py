@@ -138,6 +138,7 @@ def test_the_supervisor_settles_splits_and_nothing_else(tmp_path):
         texts = {row["pair"]: row for row in store.rows("SELECT * FROM pairs")}
         asked = {frozenset(shown(prompt)) for prompt in rule.asked}
         assert asked == {frozenset((texts[p]["ours"], texts[p]["theirs"])) for p in ("p2", "p3")}
+        assert judge.answers(store, "m").empty  # splits are no fair sample: they stay out of the judge's table
         assert not splits(store) and judge.supervise(store, one) == {"splits": 0, "settled": 0}
         assert list(decisions(store).query("aspect == 'empathy'")["by"]) == [
             "raters",

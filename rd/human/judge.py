@@ -9,6 +9,7 @@ where it has a preference, so the test errs on the safe side).
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from itertools import product
 from typing import Any, Literal
 
 import pandas as pd
@@ -39,8 +40,10 @@ def survives(ours_first: str | None, theirs_first: str | None) -> str | None:
     return found.pop() if len(found) == 1 else "tie"
 
 
-def ask(store: Store, client: Client, wanted: Iterable[tuple[str, str]]) -> dict[tuple[str, str], str | None]:
-    """(pair, aspect) -> win, lose, tie of the first system, or None. Every answer is kept as it comes."""
+def ask(
+    store: Store, client: Client, wanted: Iterable[tuple[str, str]], keep: bool = True
+) -> dict[tuple[str, str], str | None]:
+    """(pair, aspect) -> win, lose, tie of the first system, or None. keep: each answer, as it comes, for the table."""
     texts = {row["pair"]: row for row in store.rows("SELECT * FROM pairs")}
     found = {}
     for pair, aspect in wanted:
@@ -49,11 +52,10 @@ def ask(store: Store, client: Client, wanted: Iterable[tuple[str, str]]) -> dict
             prompt = judge_prompt(aspect, row["context"], *sided(row["ours"], row["theirs"], order))
             answer = client.answer(prompt, Choice)
             said.append(answer.choice if answer else None)
-            with store.writing() as db:
-                db.execute(
-                    "INSERT OR REPLACE INTO judged VALUES (?, ?, ?, ?, ?)",
-                    (client.model, pair, aspect, order, said[-1]),
-                )
+            if keep:
+                with store.writing() as db:
+                    values = (client.model, pair, aspect, order, said[-1])
+                    db.execute("INSERT OR REPLACE INTO judged VALUES (?, ?, ?, ?, ?)", values)
         found[pair, aspect] = survives(*said)
     return found
 
@@ -65,9 +67,12 @@ def all_questions(store: Store, count: int | None = None) -> list[tuple[str, str
 
 
 def supervise(store: Store, client: Client) -> dict[str, int]:
-    """The judge's word on each split, and on nothing else, kept as settled; no answer leaves it a split. Counts."""
+    """The judge's word on each split, and on nothing else, kept as settled; no answer leaves it a split. Counts.
+
+    Splits are no fair sample of pairs: the answers stay out of the judge's table.
+    """
     waiting = splits(store)
-    found = {key: said for key, said in ask(store, client, waiting).items() if said}
+    found = {key: said for key, said in ask(store, client, waiting, keep=False).items() if said}
     with store.writing() as db:
         rows = [(*key, said, client.model) for key, said in found.items()]
         db.executemany("INSERT OR REPLACE INTO settled VALUES (?, ?, ?, ?)", rows)
@@ -108,8 +113,8 @@ def measure(store: Store, model: str) -> list[dict[str, Any]]:
     said = answers(store, model)
     found, rows = combined(said), []
     people = decisions(store).set_index(["pair", "aspect"])["outcome"]
-    for (opponent, aspect), part in found.groupby(["opponent", "aspect"]):
-        raw = said[(said["opponent"] == opponent) & (said["aspect"] == aspect)]
+    for opponent, aspect in product(sorted(set(found["opponent"])), ASPECTS):
+        part, raw = (t[(t["opponent"] == opponent) & (t["aspect"] == aspect)] for t in (found, said))
         count = part["outcome"].value_counts()
         win, lose, tie = (int(count.get(name, 0)) for name in OUTCOMES)
         row = {"opponent": opponent, "aspect": aspect, "n": win + lose + tie, "win": win, "lose": lose, "tie": tie}

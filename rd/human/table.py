@@ -78,13 +78,18 @@ def number(value: float | None, digits: int = 2) -> str:
     return DASH if value is None else f"{value:.{digits}f}"
 
 
+def chance(p: float | None) -> str:
+    """A p value of three decimals; a dash where there is none."""
+    return "< 0.001" if p is not None and p < 0.001 else number(p, 3)
+
+
 def tested(win: int, lose: int) -> dict[str, str]:
     """The sign test as cells."""
     test = sign_test(win, lose)
     if test["p"] is None:
         return {"wins % [95 %]": DASH, "p": DASH}
     share, low, high = (f"{100 * test[name]:.0f}" for name in ("share", "low", "high"))
-    return {"wins % [95 %]": f"{share} [{low}, {high}]", "p": f"{test['p']:.3f}" if test["p"] >= 0.001 else "< 0.001"}
+    return {"wins % [95 %]": f"{share} [{low}, {high}]", "p": chance(test["p"])}
 
 
 def _row(opponent: str, aspect: str, part: pd.DataFrame, seats: int, paper: pd.DataFrame) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import pandas as pd
 from rd.human.agreement import one_kind
 from rd.human.judge import answers, measure
 from rd.human.store import Store
-from rd.human.table import number, percent, tested
+from rd.human.table import chance, number, percent, tested
 from rd.provenance import provenance
 from rd.run import save_json
 from rd.tables import DASH, to_markdown
@@ -65,6 +65,6 @@ def _cells(row: dict[str, Any]) -> dict[str, Any]:
     place, human = row["position"], row["human"]
     shares = {name: percent(row[name], row["n"]) for name in ("win", "lose", "tie")}
     first = DASH if place["first"] is None else f"{100 * place['first']:.0f}"
-    seen = {"first %": first, "p (first)": number(place["p"], 3), "kappa": number(human["kappa"] if human else None)}
+    seen = {"first %": first, "p (first)": chance(place["p"]), "kappa": number(human["kappa"] if human else None)}
     head = {"opponent": row["opponent"], "aspect": row["aspect"], "n": row["n"], "unanswered": row["unanswered"]}
     return {**head, **shares, **tested(row["win"], row["lose"]), **seen, "verdict": verdict(row)}
