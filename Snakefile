@@ -18,6 +18,7 @@ NOTEBOOKS = [
     "06_response",
     "07_baselines",
     "08_evaluation",
+    "09_human_ab",
     "10_cases",
 ]
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from rd.errors import UserError
+from rd.human import commands
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -128,6 +129,9 @@ def build_parser() -> argparse.ArgumentParser:
     page = _verb(verbs, "report", _report, "one page of all tables and figures: results/report.html")
     page.add_argument("--results", default="results", metavar="DIR")
     page.add_argument("--out", default=None, metavar="FILE")
+
+    people = verbs.add_parser("human", help="human A/B: sheets, ratings, table, language-model judge")
+    commands.add(people.add_subparsers(required=True, metavar="WHAT"), _verb)
 
     reproduce = _verb(verbs, "reproduce", _reproduce, "all notebooks in order, ending with the table and the report")
     reproduce.add_argument("--preset", default="mini")

@@ -25,7 +25,7 @@ def reason_agreement(found: Sequence[Sequence[int]], gold: Sequence[Sequence[int
     if not pairs:
         raise ValueError("no words to compare")
     ours, theirs = np.array(pairs, dtype=int).T  # (words,) each
-    return {"n": len(pairs), **_agreement(ours, theirs, [0, 1]), **tag_scores(found, gold)}
+    return {"n": len(pairs), **agreement(ours, theirs, [0, 1]), **tag_scores(found, gold)}
 
 
 def intent_agreement(found: Sequence[str], gold: Sequence[str]) -> tuple[dict[str, float], pd.DataFrame]:
@@ -37,12 +37,13 @@ def intent_agreement(found: Sequence[str], gold: Sequence[str]) -> tuple[dict[st
     if len(found) != len(gold) or not gold or strange:
         raise ValueError(f"{len(found)} and {len(gold)} intents, unknown {strange}: give equal numbers of the nine")
     table = confusion_matrix(gold, found, labels=INTENTS)
-    return {"n": len(gold), **_agreement(found, gold, INTENTS)}, pd.DataFrame(table, list(INTENTS), list(INTENTS))
+    return {"n": len(gold), **agreement(found, gold, INTENTS)}, pd.DataFrame(table, list(INTENTS), list(INTENTS))
 
 
-def _agreement(found: Sequence, gold: Sequence, labels: Sequence) -> dict[str, float]:
-    agreement = float(accuracy_score(gold, found))
+def agreement(found: Sequence, gold: Sequence, labels: Sequence) -> dict[str, float]:
+    """agreement and kappa of two labellings of the same things."""
+    same = float(accuracy_score(gold, found))
     # One label throughout leaves nothing to chance: kappa is 0/0 there, and 1 is what equal labellings deserve.
     if len({*found, *gold}) == 1:
-        return {"agreement": agreement, "kappa": 1.0}
-    return {"agreement": agreement, "kappa": float(cohen_kappa_score(gold, found, labels=list(labels)))}
+        return {"agreement": same, "kappa": 1.0}
+    return {"agreement": same, "kappa": float(cohen_kappa_score(gold, found, labels=list(labels)))}

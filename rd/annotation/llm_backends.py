@@ -176,7 +176,7 @@ def local(name: str, longest: int = 200) -> Ask:
 
 def log_likelihoods(model: Any, prompt: Tensor, answers: Sequence[Tensor]) -> Tensor:
     """log P(answer | prompt), summed over its tokens, of A answers (A,). The prompt (S,) is read once."""
-    past = model(prompt[None, :-1], use_cache=True).past_key_values
+    past = model(prompt[None, :-1], use_cache=True, logits_to_keep=1).past_key_values
     past.batch_repeat_interleave(len(answers))
     tails = pad_sequence([torch.cat([prompt[-1:], answer]) for answer in answers], batch_first=True)  # (A, T + 1)
     logits = model(tails, past_key_values=past).logits[:, :-1].float()  # padding stands right: nothing real sees it
