@@ -125,7 +125,7 @@ def build_parser() -> argparse.ArgumentParser:
     tables.add_argument("--results", default="results", metavar="DIR")
     tables.add_argument("--data", default="", metavar="DIR", help="to gather what is missing; without it: what is kept")
     tables.add_argument("--runs", default=None, metavar="DIR", help="where weights and annotators lie (results/PRESET)")
-    tables.add_argument("--readme", nargs="?", const="README.md", default=None, metavar="FILE", help="renew its table")
+    tables.add_argument("--into", nargs="+", default=[], metavar="FILE.md", help="documents whose table is renewed")
     page = _verb(verbs, "report", _report, "one page of all tables and figures: results/report.html")
     page.add_argument("--results", default="results", metavar="DIR")
     page.add_argument("--out", default=None, metavar="FILE")
@@ -276,7 +276,7 @@ def _tables(chosen: argparse.Namespace) -> None:
     from rd.report import refresh
 
     desk = Pipeline(chosen.preset, data=chosen.data, out=chosen.results)
-    for gap in refresh(desk, chosen.runs and Path(chosen.runs), chosen.readme and Path(chosen.readme)):
+    for gap in refresh(desk, chosen.runs and Path(chosen.runs), [Path(file) for file in chosen.into]):
         print(f"left out: {gap}", file=sys.stderr)
     print(desk.folder / "tables")
 

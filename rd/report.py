@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import json
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
@@ -21,8 +22,9 @@ from rd.gather import gather
 from rd.paper_tables import paper_tables
 from rd.pipeline import Pipeline
 from rd.provenance import code_version, provenance
+from rd.readme import embed
 from rd.run_figures import run_figures
-from rd.tables import DASH, collect, embed, origin, split_name, write_table
+from rd.tables import DASH, collect, origin, split_name, write_table
 
 TEMPLATE = "report.html.j2"
 FILES = ("metrics.json", "config.json", "machine.json", "history.jsonl", "samples.jsonl", "scores.csv")
@@ -62,19 +64,20 @@ class Item:
         return all(row[column][:1] in "0123456789+-−–" for row in self.rows)
 
 
-def refresh(desk: Pipeline, runs: Path | None = None, readme: Path | None = None) -> list[str]:
+def refresh(desk: Pipeline, runs: Path | None = None, documents: Sequence[Path] = ()) -> list[str]:
     """Make all tables and figures of desk.folder anew; returns a line for each that cannot be made.
 
     Where the corpus is given (or is the bundled one), what is missing of corpus and weights is gathered first; without
-    it all comes from what lies in the folder. runs: where weights and annotators lie. readme: its table is renewed.
+    it all comes from what lies in the folder. runs: where weights and annotators lie. documents: in which the table of
+    results is renewed.
     """
     known = collect(desk.folder)
     free = all(run["provenance"]["corpus"] == "mini" for runs_of in known.values() for run in runs_of)
     gaps = gather(desk, runs) if desk.data or free else []
     write_table(desk.folder)
     gaps += paper_tables(desk.folder) + run_figures(desk.folder)
-    if readme:
-        embed(readme, desk.folder)
+    for document in documents:
+        embed(document, desk.folder)
     return gaps
 
 

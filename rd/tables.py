@@ -167,23 +167,3 @@ def to_markdown(table: pd.DataFrame) -> str:
     """A GitHub table."""
     rows = [list(table.columns), ["---"] * len(table.columns), *table.astype(str).values.tolist()]
     return "\n".join("| " + " | ".join(row) + " |" for row in rows)
-
-
-def embed(readme: Path, folder: str | Path) -> bool:
-    """Put the table between README's marks for folder/table.md; True where that changed it.
-
-    Only rows of all samples: Dist of fewer replies is another number. Raises UserError where the marks are missing.
-    """
-    name = Path(folder).name
-    begin, end = f"<!-- table: results/{name}/table.md -->\n", "<!-- /table -->"
-    before, found, rest = readme.read_text(encoding="utf-8").partition(begin)
-    _, closed, after = rest.partition(end)
-    if not (found and closed):
-        raise UserError(f"{readme}: no lines {begin.strip()} and {end} to put the table between")
-    table = table2(folder)
-    whole = max(int(n) for n in table["n"] if n.isdigit())
-    shown = table[table["n"].eq(str(whole)) | (table["source"] == "paper")]
-    text = f"{before}{begin}{to_markdown(shown)}\n{end}{after}"
-    changed = text != readme.read_text(encoding="utf-8")
-    readme.write_text(text, encoding="utf-8")
-    return changed

@@ -17,7 +17,7 @@ FLOORS = [
     {"inputs"},
     {"stages"},
     {"run", "tables", "figures", "scores"},
-    {"intent_accuracy", "publish", "significance"},
+    {"intent_accuracy", "publish", "readme", "significance"},
     {"evaluation", "paper_tables"},
     {"run_figures"},
     {"llm"},
