@@ -64,7 +64,9 @@ def styled(table: pd.DataFrame, corpus: Corpus, split: str = "test") -> Styler:
     for place, row in table[table["said by"] == CONTEXT].iterrows():
         turns = every[row["sample"]].context
         marked = highlight(turns, [turn.reasons for turn in turns]).data  # escapes what it marks
+        marked = marked.replace("</div>\n<div>", "</div><div>")  # else white space would part the turns
         style = style.format(lambda _, marked=marked: marked, subset=([place], ["text"]))
+    style = style.set_table_styles([{"selector": "th", "props": "text-align: left"}])
     return style.set_properties(**{"text-align": "left", "white-space": "pre-line", "vertical-align": "top"})
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 from itertools import permutations
 
@@ -24,7 +25,7 @@ from rd.dynamics import (
     transitions,
     wilson,
 )
-from rd.dynamics_figures import draw_emotions, draw_selection, draw_transitions, write_dynamics
+from rd.dynamics_figures import draw_chance, draw_emotions, draw_selection, draw_transitions, write_dynamics
 from rd.errors import UserError
 from rd.labels import EMOTIONS, INTENTS
 
@@ -159,6 +160,9 @@ def test_figures_show_the_counts():
     table = by_emotion(frame)
     bars = [patch.get_width() for patch in draw_emotions(table).axes[0].patches]
     assert sorted(bars) == pytest.approx(sorted([*(-table["broken %"]), *table["corrected %"]]))
+    heights = [patch.get_height() for patch in draw_chance(frame).axes[0].patches]
+    found, luck = counts(frame), by_chance(frame)
+    assert heights == [found["corrected"], luck["shuffled"], luck["uniform"], found["broken"], luck["broken"]]
     change = [int(text.get_text() or 0) for text in draw_selection(frame).axes[0].texts]
     assert sum(change) == 0 and sum(map(abs, change)) > 0
 
@@ -177,8 +181,6 @@ def test_runs_that_cannot_be_judged_are_refused_in_one_line(tmp_path):
 
 
 def test_what_is_written_repeats_and_holds_no_text(tmp_path):
-    import json
-
     chosen, records = made()
     run = tmp_path / "reflectdiffu-s0"
     run.mkdir()
