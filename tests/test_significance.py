@@ -85,6 +85,13 @@ def test_what_is_kept_is_not_made_again_until_the_scores_change(tmp_path, monkey
     assert significance(tmp_path, 100)["comparisons"][0]["a_minus_b"]["bleu_1"]["difference"] == 0
 
 
+def test_nothing_to_compare_leaves_the_file_alone(tmp_path):
+    put(tmp_path, "mime-s0", WEAK, 5)
+    (tmp_path / KEPT).write_text('{"a": "measured by hand"}')
+    assert significance(tmp_path)["comparisons"] == []
+    assert (tmp_path / KEPT).read_text() == '{"a": "measured by hand"}'
+
+
 def one(a, b, p=0.01, difference=1.0, samples=12, steps=(5, 5)):
     gap = {"p": p, "difference": difference, "samples": samples, "of": 12}
     return {"a": a, "b": b, "steps": list(steps), "a_minus_b": {"bleu_1": gap, "nats_a_word": gap | {"p": 0.5}}}
