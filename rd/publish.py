@@ -28,10 +28,10 @@ LONG = 36  # characters: a column with a longer cell is broken into lines in LaT
 MARKDOWN = {c: f"\\{c}" for c in "\\`*_[]|$"} | {"&": "&amp;", "<": "&lt;", ">": "&gt;", "\n": "<br>"}
 LATEX = {
     "\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}",
-    ">": r"\textgreater{}", "|": r"\textbar{}", '"': r"\textquotedbl{}", "[": "{[}", "*": "{*}", "\n": r"\newline ",
-    "–": "--", "—": "---", "−": "$-$", "±": r"$\pm$", "→": r"$\to$", "×": r"$\times$", "·": r"$\cdot$", "≤": r"$\le$",
-    "≥": r"$\ge$", "†": r"$\dagger$", "‡": r"$\ddagger$", "α": r"$\alpha$", "κ": r"$\kappa$", "σ": r"$\sigma$",
-    "…": r"\ldots{}", "‘": "`", "’": "'", "“": "``", "”": "''",
+    ">": r"\textgreater{}", "|": r"\textbar{}", '"': r"\textquotedbl{}", "`": r"\textasciigrave{}", "[": "{[}",
+    "*": "{*}", "\n": r"\newline ", "–": "--", "—": "---", "−": "$-$", "±": r"$\pm$", "→": r"$\to$", "×": r"$\times$",
+    "·": r"$\cdot$", "≤": r"$\le$", "≥": r"$\ge$", "†": r"$\dagger$", "‡": r"$\ddagger$", "α": r"$\alpha$",
+    "κ": r"$\kappa$", "σ": r"$\sigma$", "…": r"\ldots{}", "‘": "`", "’": "'", "“": "``", "”": "''",
 } | {c: f"\\{c}" for c in "{}$&#_%"}  # fmt: skip
 
 

@@ -120,9 +120,10 @@ def significance(folder: Path, resamples: int = 10_000) -> dict[str, Any]:
             }
         )
     made = {"comparisons": found, "missing": {name: reason for name, (_, reason) in read.items() if reason}}
+    if not found:  # without a word on disk: what others measured there stays
+        return made | {"provenance": provenance(resamples=resamples)}
     if made != {name: kept.get(name) for name in made}:
-        made["provenance"] = provenance(resamples=resamples)
-        save_json(file, made)
+        save_json(file, made | {"provenance": provenance(resamples=resamples)})
     return json.loads(file.read_text(encoding="utf-8"))
 
 
