@@ -142,7 +142,8 @@ def q_plane(folder: Path) -> str:
     fig, axes = panels(2, width=12, height=5.2)
     for ax, (key, title) in zip(axes, {"expert": "the expert that answers", "side": "the emotion named"}.items()):
         for name, group in points.groupby(key):
-            ax.scatter(group["x"], group["y"], s=7, alpha=0.45, color=COLOURS[name], label=f"{name} ({len(group)})")
+            dots = {"s": 7, "alpha": 0.45, "color": COLOURS[name], "rasterized": True}
+            ax.scatter(group["x"], group["y"], label=f"{name} ({len(group)})", **dots)
             if len(group) > 10:  # the region: where the group is densest, with 60 % of it inside
                 line = {"levels": [0.4], "color": COLOURS[name], "linewidths": 2}
                 sns.kdeplot(data=group, x="x", y="y", ax=ax, **line)
@@ -165,7 +166,7 @@ def trajectories(folder: Path) -> str:
     fig, axes = panels(2, width=12, height=5.2)
     for ax, (polarity, side), share in zip(axes, points.groupby("polarity", sort=False), facts["explained_s"]):
         clean, colour = side[side["step"] == -1], COLOURS[polarity]
-        ax.scatter(clean["x"], clean["y"], s=6, color="lightgrey", label="all $Q_s$")
+        ax.scatter(clean["x"], clean["y"], s=6, color="lightgrey", label="all $Q_s$", rasterized=True)
         walks = [walk for _, walk in side.groupby("id", sort=False) if len(walk) > 1]
         for i, walk in enumerate(walks):
             first = {name: name if i == 0 else None for name in ("$Q_s$", "noise at t*, then back", "$Emo_s$")}
@@ -193,3 +194,4 @@ def _axes(ax: Axes, title: str, share: Iterable[float]) -> None:
     one, two = share
     ax.set(title=title, xlabel=f"component 1 ({one:.0%})", ylabel=f"component 2 ({two:.0%})")
     ax.legend(frameon=False, fontsize=8)
+    ax.figure.set_dpi(180)  # of the many dots, which are pixels in the SVG
