@@ -206,3 +206,23 @@ def test_waiting_is_for_a_while_only(tmp_path, monkeypatch):
         assert take_seat(store, "Ann") == "r1"
     thread.join()
     holder.close()
+
+
+def test_threads_may_share_a_store(tmp_path):
+    """JupyterLab answers a widget in another thread than the cell's."""
+    with Store(study(tmp_path)) as store:
+        sessions, faults = [Session(store, code) for code in store.raters], []
+
+        def work(session):
+            try:
+                while session.pair:
+                    session.typed("abt")
+            except Exception as error:  # a thread's own would only be printed
+                faults.append(error)
+
+        threads = [threading.Thread(target=work, args=(session,)) for session in sessions]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert not faults and len(store.votes()) == 3 * 20 * len(ASPECTS)

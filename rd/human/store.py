@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from threading import RLock
 from typing import Any
 
 from rd.errors import UserError
@@ -62,14 +63,18 @@ class Pair:
 
 
 class Store:
-    """An open study. Use as a context manager or call `close`."""
+    """An open study. Use as a context manager or call `close`.
+
+    Threads may share it, one at a time: JupyterLab answers a widget in another thread than the cell that showed it.
+    """
 
     def __init__(self, path: str | Path) -> None:
         """path: the file, or the folder that holds it. Raises UserError for a file that is no such database."""
         self.path = Path(path) / NAME if Path(path).is_dir() else Path(path)
         if not self.path.is_file():
             raise UserError(f"{self.path}: no such file; rd human make builds one")
-        self.db = sqlite3.connect(self.path, timeout=WAIT, isolation_level=None)
+        self.lock = RLock()
+        self.db = sqlite3.connect(self.path, timeout=WAIT, isolation_level=None, check_same_thread=False)
         try:
             _check(self.db, self.path)
             _prepare(self.db)
@@ -93,22 +98,24 @@ class Store:
     def rows(self, query: str, *values: Any) -> list[sqlite3.Row]:
         """Rows of a query, whole. Raises UserError where the file is damaged, or held for longer than WAIT."""
         try:
-            return self.db.execute(query, values).fetchall()
+            with self.lock:
+                return self.db.execute(query, values).fetchall()
         except sqlite3.Error as error:
             raise UserError(f"{self.path}: {error}; keep the file aside and look at it with sqlite3") from None
 
     @contextmanager
     def writing(self) -> Iterator[sqlite3.Connection]:
         """A transaction: all of it is on the disk when the block ends, or none. Raises UserError as `rows` does."""
-        try:
-            self.db.execute("BEGIN IMMEDIATE")
-            yield self.db
-            self.db.execute("COMMIT")
-        except sqlite3.Error as error:
-            raise UserError(f"{self.path}: not written ({error}); is the disk full, or the file held?") from None
-        finally:
-            if self.db.in_transaction:
-                self.db.execute("ROLLBACK")
+        with self.lock:
+            try:
+                self.db.execute("BEGIN IMMEDIATE")
+                yield self.db
+                self.db.execute("COMMIT")
+            except sqlite3.Error as error:
+                raise UserError(f"{self.path}: not written ({error}); is the disk full, or the file held?") from None
+            finally:
+                if self.db.in_transaction:
+                    self.db.execute("ROLLBACK")
 
     @property
     def facts(self) -> dict[str, Any]:
