@@ -37,7 +37,7 @@ def rater(script, *arguments):
 
 
 def test_two_raters_at_once_lose_nothing(tmp_path):
-    folder = study(tmp_path, raters=2)
+    folder = study(tmp_path, count=3, raters=2)
     both = [rater(RATES, folder, *who) for who in (("Ann", "aaa"), ("Bob", "ttt"))]
     assert [process.stdout.readline() for process in both] == ["ready\n"] * 2
     for process in both:
@@ -48,7 +48,7 @@ def test_two_raters_at_once_lose_nothing(tmp_path):
         process.communicate()
     with Store(folder) as store:
         said = {tuple({*given(store, code).values()}) for code in store.raters}
-        assert said == {("A",), ("tie",)} and len(store.votes()) == 2 * 20 * len(ASPECTS)
+        assert said == {("A",), ("tie",)} and len(store.votes()) == 2 * 6 * len(ASPECTS)
 
 
 KILLED = """
@@ -129,7 +129,7 @@ def test_seats(tmp_path):
 
 
 def test_a_session_goes_on_where_it_stopped(tmp_path):
-    with Store(study(tmp_path)) as store:
+    with Store(study(tmp_path, count=2)) as store:
         session = Session(store, "r1")
         session.typed("a B t")
         session.rate("empathy", "B")
@@ -146,7 +146,7 @@ def test_a_session_goes_on_where_it_stopped(tmp_path):
         assert again.place == 1 and again.done == 1
         while again.pair:
             again.typed("abt")
-        assert again.done == 20
+        assert again.done == 4
         with pytest.raises(UserError, match="all pairs"):
             again.typed("abt")
 
@@ -210,7 +210,7 @@ def test_waiting_is_for_a_while_only(tmp_path, monkeypatch):
 
 def test_threads_may_share_a_store(tmp_path):
     """JupyterLab answers a widget in another thread than the cell's."""
-    with Store(study(tmp_path)) as store:
+    with Store(study(tmp_path, count=3)) as store:
         sessions, faults = [Session(store, code) for code in store.raters], []
 
         def work(session):
@@ -225,4 +225,4 @@ def test_threads_may_share_a_store(tmp_path):
             thread.start()
         for thread in threads:
             thread.join()
-        assert not faults and len(store.votes()) == 3 * 20 * len(ASPECTS)
+        assert not faults and len(store.votes()) == 3 * 6 * len(ASPECTS)

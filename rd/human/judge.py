@@ -52,10 +52,10 @@ def ask(
             prompt = judge_prompt(aspect, row["context"], *sided(row["ours"], row["theirs"], order))
             answer = client.answer(prompt, Choice)
             said.append(answer.choice if answer else None)
-            if keep:
-                with store.writing() as db:
-                    values = (client.model, pair, aspect, order, said[-1])
-                    db.execute("INSERT OR REPLACE INTO judged VALUES (?, ?, ?, ?, ?)", values)
+        if keep:
+            with store.writing() as db:
+                rows = [(client.model, pair, aspect, order, choice) for order, choice in zip(ORDERS, said)]
+                db.executemany("INSERT OR REPLACE INTO judged VALUES (?, ?, ?, ?, ?)", rows)
         found[pair, aspect] = survives(*said)
     return found
 
@@ -115,6 +115,8 @@ def measure(store: Store, model: str) -> list[dict[str, Any]]:
     people = decisions(store).set_index(["pair", "aspect"])["outcome"]
     for opponent, aspect in product(sorted(set(found["opponent"])), ASPECTS):
         part, raw = (t[(t["opponent"] == opponent) & (t["aspect"] == aspect)] for t in (found, said))
+        if raw.empty:
+            continue
         count = part["outcome"].value_counts()
         win, lose, tie = (int(count.get(name, 0)) for name in OUTCOMES)
         row = {"opponent": opponent, "aspect": aspect, "n": win + lose + tie, "win": win, "lose": lose, "tie": tie}
