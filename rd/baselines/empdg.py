@@ -27,7 +27,7 @@ from rd.responder import Context, copy_weights
 THRESHOLD = 0.25  # intensity of an emotional word; ours: one of VADER's four degrees (the paper: NRC's lexicon)
 PLAYERS = 8  # samples of a batch that play: ours, for the cost; a quarter of a batch of 32
 PRETRAIN = 4000  # steps; ours: the first stage of training. The authors train the generator to convergence first
-ADVERSARIAL = 0.01  # w; ours: at 0.1 the game outweighs the words (papers/baselines.md)
+ADVERSARIAL = 1e-3  # w; ours: at .01 the critics are pleased by one word in every reply (papers/baselines.md)
 CRITIC_WEIGHT = 1e-3  # v; ours: Adam's steps do not depend on it, but the clip of the gradient's norm sees both sides
 CRITIC_RATE = 0.1  # the critics' learning rate / the model's; the authors' code: 1e-4, where Noam's peak is about 1e-3
 
