@@ -62,8 +62,12 @@ def test_a_difference_is_that_of_the_metrics_and_turns_round():
 
 
 def test_only_samples_of_both_are_compared_in_any_order():
-    part = table([None, *STRONG[1:]])
-    found = compare(part.sample(frac=1, random_state=0), table([*WEAK[:-1], None]), resamples=100)["bleu_2"]
+    part, nats = table([None, *STRONG[1:]]), np.arange(12.0)
+    mixed = table([None, *STRONG[1:]], nats).sample(frac=1, random_state=0, ignore_index=True)
+    whole = compare(mixed, table([*WEAK[:-1], None], nats + 1), resamples=100)
+    found, same = whole["bleu_2"], whole["nats_a_word"]
+    ends = [same["low"], same["high"], same["difference"]]
+    assert ends == pytest.approx([-1, -1, -1])  # sample by sample: any other pairing would spread
     gap = bleu(STRONG[1:-1], GOLD[1:-1])["bleu_2"] - bleu(WEAK[1:-1], GOLD[1:-1])["bleu_2"]
     assert found["difference"] == pytest.approx(gap) and (found["samples"], found["of"]) == (10, 12)
     assert "nats_a_word" not in compare(part, table(WEAK), resamples=10)
@@ -105,9 +109,10 @@ def test_marks_say_from_whom_on_both_sides():
     assert marks("reflectdiffu-short", found) == {}  # that it differs from MIME is no mark of its own
 
 
-@pytest.mark.parametrize(
-    "doubt", [{"p": 0.06}, {"difference": -1.0}, {"samples": 9}, {"steps": (5, 6)}], ids=lambda doubt: next(iter(doubt))
-)
+DOUBTS = [{"p": 0.06}, {"difference": -1.0}, {"samples": 9}, {"steps": (5, 6), "p": 0.9}]
+
+
+@pytest.mark.parametrize("doubt", DOUBTS, ids=lambda doubt: next(iter(doubt)))
 def test_one_doubtful_seed_takes_the_mark_away(doubt):
     sure = one("mime-s0", "transformer-s0")
     assert marks("mime", [sure, one("mime-s1", "transformer-s1")]) == {"bleu_1": "*"}
