@@ -221,8 +221,10 @@ def test_threads_may_share_a_store(tmp_path):
                 faults.append(error)
 
         threads = [threading.Thread(target=work, args=(session,)) for session in sessions]
-        for thread in threads:
-            thread.start()
+        with store.writing():  # nobody gets in between
+            for thread in threads:
+                thread.start()
+            threads[0].join(0.2)
         for thread in threads:
             thread.join()
         assert not faults and len(store.votes()) == 3 * 6 * len(ASPECTS)
