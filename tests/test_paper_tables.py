@@ -9,9 +9,10 @@ import pytest
 from rd.labels import EMOTIONS, INTENTS
 from rd.paper_tables import missing, paper_tables
 from rd.provenance import provenance
+from rd.readme import embed
 from rd.run_figures import confusions, history, q_plane, run_figures, training, trajectories
 from rd.scores import FILE, score_rows, write_scores
-from rd.tables import DASH, embed, printed_table, system_name, table2
+from rd.tables import DASH, printed_table, system_name, table2
 
 IDS = [f"d{i // 2}:{i}" for i in range(8)]
 GOLD = [f"a b c d e {i}" for i in range(8)]
@@ -184,5 +185,5 @@ def test_the_readme_takes_the_whole_rows_and_keeps_its_words(folder, tmp_path):
     assert embed(readme, folder) and not embed(readme, folder)
     text = readme.read_text()
     assert text.startswith(words[0]) and text.endswith(words[1]) and "| old |" not in text
-    assert "| ReflectDiffu (5,000 steps) | ours |" in text and "gemma" not in text
+    assert "| ReflectDiffu (5,000 steps) |" in text and "gemma" not in text
     assert "gemma-cot" in set(table2(folder)["system"])
