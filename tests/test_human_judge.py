@@ -74,11 +74,11 @@ def test_a_preference_for_a_place_is_no_win(tmp_path):
         assert set(found.values()) == {"tie"}
         for row in judge.measure(store, "m"):
             assert row["position"]["first"] == 1 and row["position"]["p"] == pytest.approx(2 / 2**8)
-            assert verdict(row) == "at chance; names the first reply too often"
-        text = write(store, "m", folder, {"asked": 24}).read_text()
-        assert text.count("at chance; names the first reply too often") == 3
+            assert verdict(row) == "at chance, nothing survives the swap; names the first reply too often"
+        text = write(store, "m", folder, {"asked": 24}, code="abc").read_text()
+        assert text.count("swap; names the first reply too often") == 3
         held = json.loads((folder / "judge.json").read_text())
-        assert held["provenance"]["judge"] == "m" and len(held["rows"]) == 3
+        assert held["provenance"]["judge"] == "m" and held["provenance"]["code"] == "abc" and len(held["rows"]) == 3
 
 
 def test_position_by_counting():
@@ -90,12 +90,13 @@ def test_position_by_counting():
 
 def test_verdicts():
     clear = {"share": 0.9, "p": 0.001}
-    fair = {"first": 0.5, "p": 1.0}
+    fair, lost = {"first": 0.5, "p": 1.0}, "at chance, nothing survives the swap"
     assert verdict({"sign_test": clear, "position": fair}) == "prefers ours"
     assert verdict({"sign_test": clear | {"share": 0.1}, "position": {"first": 0.2, "p": 0.01}}) == (
         "prefers theirs; names the second reply too often"
     )
-    assert verdict({"sign_test": {"share": None, "p": None}, "position": {"first": None, "p": None}}) == "at chance"
+    assert verdict({"sign_test": {"share": None, "p": None}, "position": {"first": None, "p": None}}) == lost
+    assert verdict({"sign_test": {"share": 0.6, "p": 0.3}, "position": fair}) == "at chance"
 
 
 def test_every_misfortune_is_outlived(fake, tmp_path):  # noqa: F811

@@ -69,13 +69,14 @@ def _judge(chosen: argparse.Namespace) -> None:
     from rd.human.judge import all_questions, ask
     from rd.human.store import Store
     from rd.human.verdict import write
+    from rd.provenance import code_version
 
     if chosen.count is not None and chosen.count < 1:
         raise UserError(f"--count {chosen.count}: give a whole number of at least 1")
     with Store(chosen.study) as store:
-        client, folder = _client(store), _folder(chosen, store.path)
+        client, folder, code = _client(store), _folder(chosen, store.path), code_version()
         ask(store, client, all_questions(store, chosen.count))
-        print(write(store, client.model, folder, _told(client.report)).read_text("utf-8"))
+        print(write(store, client.model, folder, _told(client.report), code).read_text("utf-8"))
 
 
 def _supervise(chosen: argparse.Namespace) -> None:

@@ -21,7 +21,9 @@ LEVEL = 0.05
 def verdict(row: dict[str, Any]) -> str:
     """One of: at chance; prefers the first or the second system. Position bias is named where its test says so."""
     test, place = row["sign_test"], row["position"]
-    if test["p"] is None or test["p"] >= LEVEL:
+    if test["p"] is None:
+        said = "at chance, nothing survives the swap"
+    elif test["p"] >= LEVEL:
         said = "at chance"
     else:
         said = "prefers ours" if test["share"] > 0.5 else "prefers theirs"
@@ -35,12 +37,16 @@ def judge_table(rows: list[dict[str, Any]]) -> pd.DataFrame:
     return pd.DataFrame([_cells(row) for row in rows])
 
 
-def write(store: Store, model: str, folder: Path, report: dict[str, int]) -> Path:
-    """judge.csv (ids and choices), judge.json (all figures, with provenance), judge.md; returns the last one's path."""
+def write(store: Store, model: str, folder: Path, report: dict[str, int], code: str = "") -> Path:
+    """judge.csv (ids and choices), judge.json (all figures, with provenance), judge.md; returns the last one's path.
+
+    code: the version that asked, where it took long and the checkout may have moved on.
+    """
     rows, facts = measure(store, model), store.facts
     answers(store, model).to_csv(folder / "judge.csv", index=False)
     kept = {name: facts[name] for name in ("runs", "corpus", "data", "pairs", "equal", "withheld")}
     whence = provenance(judge=_named(model), seed=facts["seed"], asked=report, **kept)
+    whence["code"] = code or whence["code"]
     save_json(folder / "judge.json", {"rows": rows, "provenance": whence})
     notes = [
         f"judge: {_named(model)}; both orders of {rows[0]['n'] + rows[0]['unanswered'] if rows else 0} pairs a row; "
