@@ -107,9 +107,17 @@ def run_all(page: Any, address: tuple[str, str], notebook: str) -> None:
     url, token = address
     page.goto(f"{url}/doc/tree/notebooks/{notebook}.ipynb?token={token}", timeout=1000 * PATIENCE)
     page.wait_for_selector(".jp-Notebook-ExecutionIndicator[data-status='idle']", timeout=1000 * PATIENCE)
-    _choose(page, "Run", "runmenu:run-all")
+    first = "document.querySelector('.jp-CodeCell .jp-InputPrompt').textContent"
+    for _ in range(20):  # a click that comes before the page listens is lost
+        _choose(page, "Run", "runmenu:run-all")
+        try:
+            page.wait_for_function(f"/[*0-9]/.test({first})", timeout=20_000)
+            break
+        except Exception as error:
+            if type(error).__name__ != "TimeoutError":  # playwright's own: not imported where there is no browser
+                raise
     last = "[...document.querySelectorAll('.jp-CodeCell')].at(-1).querySelector('.jp-InputPrompt').textContent.trim()"
-    page.wait_for_function(f"{last}.includes('*')", timeout=1000 * PATIENCE)
+    page.wait_for_function(f"/[*0-9]/.test({last})", timeout=1000 * PATIENCE)
     page.wait_for_function(f"!{last}.includes('*')", timeout=1000 * PATIENCE)
     page.wait_for_selector(".jp-Notebook-ExecutionIndicator[data-status='idle']", timeout=1000 * PATIENCE)
     _choose(page, "File", "docmanager:save")
