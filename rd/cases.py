@@ -18,7 +18,7 @@ from rd.data.corpus import Corpus, Sample, samples
 from rd.dynamics import by_chance, group, outcomes, read_records, wilson
 from rd.errors import UserError
 from rd.evaluation import shareable
-from rd.tables import printed_table
+from rd.tables import printed_table, split_name
 
 # The paper's own contexts in the test split. That of Table 4 is printed; of Table 5 (an image) App. B.2 says "hopeful
 # after applying for graduate school", which one dialogue of the split is.
@@ -63,7 +63,7 @@ def find_runs(folder: str | Path, seed: int = 0) -> list[Path]:
 
 
 def _model(run: Path) -> str:
-    return run.name.rpartition("-s")[0]
+    return split_name(run.name)[0]
 
 
 def systems(runs: Sequence[Path], chosen: Sequence[Sample]) -> dict[str, dict[str, Any]]:

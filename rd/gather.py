@@ -61,7 +61,7 @@ def gather(desk: Pipeline, runs: Path | None = None, split: str = "test") -> lis
         name, here = run.folder, (runs / run.folder / WEIGHTS).is_file()
         drawn = name != f"{SHOWN}-s{desk.seed}" or all(_file(desk, n).is_file() for n in PLANES)
         scores, _ = read_scores(desk.folder / name)
-        if drawn and scores is not None and (scores.notna().all(axis=None) or not here):
+        if drawn and scores is not None and (_whole(scores) or not here):
             continue
         if here:
             _ask(desk, runs / name, split, gaps, views)
@@ -80,10 +80,14 @@ def _ask(desk: Pipeline, weights: Path, split: str, gaps: list[str], views: dict
         for name, table in zip(PLANES, tables, strict=True):
             _keep(desk, name, lambda table=table: (table, facts), gaps)
     scores, _ = read_scores(own)
-    if scores is None or not scores.notna().all(axis=None):
+    if scores is None or not _whole(scores):
         replies = [record["reply"] for record in answer(run, inputs, split)]
         write_scores(scored(inputs, split, replies, likelihoods(run, inputs, split)), own / FILE)
         gaps += [reason] if (reason := read_scores(own)[1]) else []
+
+
+def _whole(scores: pd.DataFrame) -> bool:
+    return bool(scores.notna().all(axis=None))
 
 
 def _file(desk: Pipeline, name: str) -> Path:

@@ -19,6 +19,7 @@ from rd.tables import (
     COLUMNS,
     DASH,
     PRINTED,
+    as_printed,
     collect,
     gaps,
     in_order,
@@ -34,8 +35,9 @@ GATHER = "rd tables --preset {} --data DIR --runs DIR makes it"
 
 def paper_tables(folder: Path, printed: Path = PRINTED) -> list[str]:
     """Write Table 1, Figure 3, Table 2 and the differences into `folder`; returns a line for each that cannot be."""
-    publish_table2(folder, printed)
-    return publish_table1(folder) + publish_significance(folder)
+    compared = significance(folder)
+    publish_table2(folder, compared, printed)
+    return publish_table1(folder) + publish_significance(folder, compared)
 
 
 def facts_of(file: Path) -> str:
@@ -82,10 +84,12 @@ def publish_table1(folder: Path) -> list[str]:
     return []
 
 
-def publish_table2(folder: Path, printed: Path = PRINTED) -> Path:
-    """All systems of the paper and ours, each budget a row of its own; where no run is: dashes and a reason."""
+def publish_table2(folder: Path, compared: dict[str, Any], printed: Path = PRINTED) -> Path:
+    """All systems of the paper and ours, each budget a row of its own; where no run is: dashes and a reason.
+
+    compared: of `rd.significance.significance`.
+    """
     paper, runs = printed_table(printed), collect(folder)
-    compared = significance(folder)
     shown, numbers, reasons, origins = [], [], defaultdict(list), []
     seen = table2(folder, printed)
     for name in in_order({*runs, *paper.index}, paper):
@@ -94,7 +98,8 @@ def publish_table2(folder: Path, printed: Path = PRINTED) -> Path:
         rows = seen[seen["system"] == system].to_dict("records")
         if not mine:
             rows = [dict.fromkeys(seen.columns, DASH) | {"system": system, "source": "ours"}]
-            rows.append(rows[0] | {"source": "paper"} | {h: _printed(paper.loc[name, c]) for h, c in COLUMNS.values()})
+            theirs = {heading: as_printed(paper.loc[name, column]) for heading, column in COLUMNS.values()}
+            rows.append(rows[0] | {"source": "paper"} | theirs)
             reasons[missing(name, folder)].append(system)
         for run in mine:
             for line in gaps(name, run):
@@ -130,9 +135,9 @@ def missing(name: str, folder: Path) -> str:
     return f"no row of ours: no run {name}-s0 in {folder} yet: rd train {model}{changed} --preset {folder.name}"
 
 
-def publish_significance(folder: Path) -> list[str]:
+def publish_significance(folder: Path, compared: dict[str, Any]) -> list[str]:
     """Every difference that was tested; returns a line for each run that could not be compared."""
-    compared, steps = significance(folder), {run.folder: run.steps for run in trained(folder)}
+    steps = {run.folder: run.steps for run in trained(folder)}
     rows, shown = [], []
     for one in compared["comparisons"]:
         sides = {side: f"{one[side]} ({steps[one[side]]:,} steps)" for side in "ab"}
@@ -165,10 +170,6 @@ def publish_significance(folder: Path) -> list[str]:
 
 def _resamples(compared: dict[str, Any]) -> str:
     return f"{compared['provenance']['resamples']:,}"
-
-
-def _printed(value: float) -> str:
-    return DASH if pd.isna(value) else f"{value:.2f}"
 
 
 def _numbers(runs: Sequence[dict[str, Any]]) -> dict[str, Any]:

@@ -105,12 +105,8 @@ def train_run(
         model = MODELS[name](config.model, vectors, **extra)
     out.mkdir(parents=True, exist_ok=True)
     inputs.vocab.save(out / "vocabulary.json")
-    for pattern in (
-        FINISHED,
-        "metrics*.json",
-        "samples*.jsonl",
-        "scores*.csv",
-    ):  # figures of weights that are gone, or will move
+    # figures of weights that are gone, or will move
+    for pattern in (FINISHED, "metrics*.json", "samples*.jsonl", "scores*.csv"):
         for stale in out.glob(pattern):
             stale.unlink()
     described = {"model": name, "config": asdict(config), "digest": config.digest(), "vectors": report}

@@ -29,11 +29,11 @@ DASH = "–"
 PRINTED = Path(__file__).parent.parent / "papers" / "table2.csv"
 
 
-def printed_table(path: Path = PRINTED) -> pd.DataFrame:
-    """Table 2 as the paper prints it, indexed by our model names. Raises UserError where the file is missing."""
+def printed_table(path: Path = PRINTED, index: str | Sequence[str] = "model") -> pd.DataFrame:
+    """A table (2) as the paper prints it, indexed by our model names. Raises UserError where the file is missing."""
     if not path.is_file():
         raise UserError(f"{path}: the paper's table is missing; run from a checkout of the project")
-    return pd.read_csv(path).set_index("model")
+    return pd.read_csv(path).set_index(index if isinstance(index, str) else list(index))
 
 
 def cell(values: Sequence[float | None]) -> str:
@@ -107,7 +107,7 @@ def table2(folder: str | Path, printed: Path = PRINTED) -> pd.DataFrame:
         counts = {"n": _each(run["n"] for run in runs), "seeds": len(runs), "steps": steps_of(runs)}
         rows.append({"system": shown, "source": "ours", **ours, **counts})
         if name in paper.index:
-            theirs = {heading: _printed(paper.loc[name, column]) for heading, column in COLUMNS.values()}
+            theirs = {heading: as_printed(paper.loc[name, column]) for heading, column in COLUMNS.values()}
             rows.append({"system": shown, "source": "paper", **theirs, "n": DASH, "seeds": DASH, "steps": DASH})
     return pd.DataFrame(rows)
 
@@ -116,7 +116,8 @@ def _each(values: Iterable[Any]) -> str:
     return " / ".join(sorted({str(value) for value in values}))
 
 
-def _printed(value: float) -> str:
+def as_printed(value: float) -> str:
+    """A figure of the paper's as a cell."""
     return DASH if pd.isna(value) else f"{value:.2f}"
 
 

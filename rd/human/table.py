@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,8 @@ from rd.errors import UserError
 from rd.human.agreement import OPEN, SPLIT, agreement, decisions, one_kind, sign_test, splits
 from rd.human.guidelines import ASPECTS
 from rd.human.store import OUTCOMES, Store
-from rd.tables import DASH, to_markdown
+from rd.tables import DASH, split_name, to_markdown
+from rd.tables import printed_table as printed_by_paper
 
 PRINTED = Path(__file__).parents[2] / "papers" / "table3.csv"
 NOTES = (
@@ -42,9 +42,7 @@ def table3(store: Store, printed: Path = PRINTED) -> pd.DataFrame:
 
 def printed_table(path: Path = PRINTED) -> pd.DataFrame:
     """Table 3 as the paper prints it, indexed by our model names and aspect. Raises UserError where it is missing."""
-    if not path.is_file():
-        raise UserError(f"{path}: the paper's table is missing; run from a checkout of the project")
-    return pd.read_csv(path).set_index(["model", "aspect"])
+    return printed_by_paper(path, ("model", "aspect"))
 
 
 def write(store: Store, folder: Path, printed: Path = PRINTED) -> Path:
@@ -95,7 +93,7 @@ def tested(win: int, lose: int) -> dict[str, str]:
 def _row(opponent: str, aspect: str, part: pd.DataFrame, seats: int, paper: pd.DataFrame) -> dict[str, Any]:
     count = part["outcome"].value_counts()
     win, lose, tie = (int(count.get(name, 0)) for name in OUTCOMES)
-    n, model = win + lose + tie, re.sub(r"-s\d+$", "", opponent)
+    n, model = win + lose + tie, split_name(opponent)[0]
     known = paper.loc[(model, aspect)] if (model, aspect) in paper.index else None
     theirs = DASH if known is None else " / ".join(f"{known[name]:.1f}" for name in OUTCOMES)
     found = agreement(list(part["votes"]), seats)
