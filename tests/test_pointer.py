@@ -5,7 +5,7 @@ import torch
 from torch.nn import functional as F
 from torch.testing import assert_close
 
-from rd.blocks.pointer import PointerGenerator
+from rd.blocks.pointer import GoldLogProbs, PointerGenerator
 
 WORDS, SOURCE = 7, 5  # V, L; ids 7 and 8 are words of the context that the vocabulary lacks
 SOURCES = torch.tensor([[4, 7, 4, 2, 0], [8, 5, 7, 8, 6]])
@@ -51,6 +51,23 @@ def test_loss_and_gradient_equal_the_materialised_form(case):
     assert_close(ours, theirs)
     found = torch.autograd.grad(ours, leaves, retain_graph=True)
     assert_close(found, torch.autograd.grad(theirs, leaves), rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("rows", "dtype"), [(150, torch.float32), (150, torch.bfloat16), (64, torch.float32), (0, torch.float32)]
+)
+def test_gold_log_probs_equal_cross_entropy(rows, dtype):
+    chance = torch.Generator().manual_seed(3)
+    logits = (4 * torch.randn(rows, WORDS, generator=chance)).to(dtype).requires_grad_()
+    gold, weight = torch.randint(WORDS, (rows,), generator=chance), torch.randn(rows, generator=chance)
+    ours = GoldLogProbs.apply(logits, gold)
+    theirs = -F.cross_entropy(logits.float(), gold, reduction="none")
+    assert ours.dtype == torch.float32
+    assert_close(ours, theirs)
+    (found,) = torch.autograd.grad((ours * weight).sum(), logits)
+    (wanted,) = torch.autograd.grad((theirs * weight).sum(), logits)
+    assert found.dtype == dtype
+    assert_close(found, wanted)
 
 
 def test_mixture_equals_the_materialised_form_and_sums_to_one(case):

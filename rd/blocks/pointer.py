@@ -10,7 +10,40 @@ In the shapes, M is the valid target positions of a batch, flattened.
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
+
+
+class GoldLogProbs(torch.autograd.Function):
+    """log softmax of logits (M, V) at the gold ids (M,) -> float32 (M,), without a float32 copy of the logits.
+
+    A few rows at a time, so that what is float32 stays in the processor's cache. The gradient has the logits' type;
+    there is no second one (RuntimeError).
+    """
+
+    ROWS = 64
+
+    @staticmethod
+    def forward(ctx, logits: Tensor, gold: Tensor) -> Tensor:
+        """The probabilities are not kept: the backward pass makes them again, which is cheaper than to write them."""
+        ctx.save_for_backward(logits, gold)
+        found = []
+        for part, words in zip(logits.split(GoldLogProbs.ROWS), gold.split(GoldLogProbs.ROWS), strict=True):
+            found.append(part.log_softmax(-1, dtype=torch.float32).gather(-1, words[:, None])[:, 0])
+        return torch.cat(found)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad: Tensor) -> tuple[Tensor, None]:
+        """grad (M,) times (one at the gold id, less the softmax)."""
+        logits, gold = ctx.saved_tensors
+        found, rows = torch.empty_like(logits), GoldLogProbs.ROWS
+        for target, part, words, weight in zip(
+            *(t.split(rows) for t in (found, logits, gold, grad[:, None])), strict=True
+        ):
+            slope = part.softmax(-1, dtype=torch.float32).mul_(-weight)  # (rows, V)
+            target.copy_(slope.scatter_add_(-1, words[:, None], weight))
+        return found, None
 
 
 class PointerGenerator(nn.Module):
@@ -35,7 +68,7 @@ class PointerGenerator(nn.Module):
         """
         gate_logit, attention = gate_logit.float(), attention.float()
         words = vocab_logits.size(-1)
-        said = -F.cross_entropy(vocab_logits.float(), gold_ext.clamp(max=words - 1), reduction="none")  # (M,)
+        said = GoldLogProbs.apply(vocab_logits, gold_ext.clamp(max=words - 1))  # (M,)
         said = (F.logsigmoid(gate_logit) + said).masked_fill(gold_ext >= words, -1e9)  # (M,)
         mass = (attention * (source_ext == gold_ext[:, None])).sum(-1)  # (M,)
         copied = F.logsigmoid(-gate_logit) + mass.clamp(min=torch.finfo(mass.dtype).tiny).log()  # (M,)
