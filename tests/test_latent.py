@@ -57,6 +57,15 @@ def test_without_the_noise_z_is_the_prior_s_mean_or_a_draw(case):
     assert not torch.allclose(drawn[0], drawn[2]) and not torch.allclose(drawn[0], found)
 
 
+def test_the_chain_s_predictor_is_the_denoiser(case):
+    model, x, n, intent, _ = case
+    predict = model.predictor(intent)
+    assert_close(predict(x, n), model(x, n, intent)[0], rtol=1e-4, atol=1e-5)
+    for level in n.split(1):
+        assert_close(predict(x, level), model(x, level.expand(4), intent)[0], rtol=1e-4, atol=1e-5)
+        assert_close(model(x, level, intent)[0], model(x, level.expand(4), intent)[0])
+
+
 def test_one_polarity_never_touches_the_other(case):
     model, x, n, intent, eps = case
     x.requires_grad_()

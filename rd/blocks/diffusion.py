@@ -14,7 +14,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-Predictor = Callable[[Tensor, Tensor], Tensor]  # (x_n (..., B, D), n (B,)) -> eps_hat (..., B, D)
+Predictor = Callable[[Tensor, Tensor], Tensor]  # (x_n (..., B, D), n (1,)) -> eps_hat (..., B, D)
 
 
 def normal_like(x: Tensor, generator: torch.Generator | None = None, shared: bool = False) -> Tensor:
@@ -104,4 +104,4 @@ class Diffusion(nn.Module):
 
     @staticmethod
     def _level(x: Tensor, level: int) -> Tensor:
-        return torch.full((x.size(-2),), level, dtype=torch.long, device=x.device)  # (B,)
+        return torch.full((1,), level, dtype=torch.long, device=x.device)  # all B are at one level

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from rd.blocks.diffusion import normal_like
+from rd.blocks.diffusion import Predictor, normal_like
 
 
 class StackedLinear(nn.Module):
@@ -65,12 +65,13 @@ class ConditionalVAE(nn.Module):
         eps: Tensor | None = None,
         generator: torch.Generator | None = None,
     ) -> tuple[Tensor, Tensor | None]:
-        """x (P, B, D), n (B,), intent (B, I), eps (P, B, D) or None -> eps_hat (P, B, D), kl (P, B) or None.
+        """x (P, B, D), n (B,) or (1,), intent (B, I), eps (P, B, D) or None -> eps_hat (P, B, D), kl (P, B) or None.
 
         With eps: z is drawn from q (by the generator, else torch's own) and kl is KL(q || p).
         Without: z is the mean of p, or drawn from p if a generator is given.
         """
-        shared = torch.cat([step_embedding(n, self.width), intent], dim=-1)  # (B, D + I)
+        level = step_embedding(n, self.width).expand(len(intent), -1)
+        shared = torch.cat([level, intent], dim=-1)  # (B, D + I)
         condition = F.silu(self.condition(torch.cat([x, shared.expand(x.size(0), -1, -1)], dim=-1)))  # (P, B, H)
         mean_p, logvar_p = gaussian(self.prior(condition))  # (P, B, Z)
         if eps is None:
@@ -84,6 +85,28 @@ class ConditionalVAE(nn.Module):
             kl = gaussian_kl(mean_q, logvar_q, mean_p, logvar_p)  # (P, B)
         state = condition + F.silu(self.decode(torch.cat([condition, z], dim=-1)))  # (P, B, H)
         return self.output(torch.cat([state, x], dim=-1)).float(), kl
+
+    def predictor(self, intent: Tensor) -> Predictor:
+        """`forward` for a long chain under one intent (B, I): z is the mean of p, and what no step changes is done once.
+
+        With z linear in the condition, prior and decoder are one product; x_n enters both layers that read it at once.
+        """
+        width, hidden = self.width, self.output.weight.size(1) - self.width
+        latent = self.prior.weight.size(2) // 2
+        from_x, from_level, from_intent = self.condition.weight.split([width, width, intent.size(1)], dim=1)
+        decode, decode_z = self.decode.weight.split([hidden, latent], dim=1)
+        decode = decode + self.prior.weight[..., :latent] @ decode_z  # (P, H, H)
+        bias = self.decode.bias + self.prior.bias[..., :latent] @ decode_z  # (P, 1, H)
+        out, out_x = self.output.weight.split([hidden, width], dim=1)
+        enter, given = torch.cat([from_x, out_x], 2), self.condition.bias + intent @ from_intent  # (P, B, H)
+
+        def predict(x: Tensor, n: Tensor) -> Tensor:
+            entered, kept = (x @ enter).split([hidden, width], dim=-1)
+            condition = F.silu(entered + (given + step_embedding(n, width) @ from_level))  # (P, B, H)
+            state = condition + F.silu(torch.baddbmm(bias, condition, decode))
+            return (kept + torch.baddbmm(self.output.bias, state, out)).float()
+
+        return predict
 
 
 def gaussian(parameters: Tensor) -> tuple[Tensor, Tensor]:

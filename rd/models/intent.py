@@ -78,7 +78,8 @@ class MimicryUnit(nn.Module):
             if not self.training:  # answers repeat here too
                 generator = torch.Generator().manual_seed(0)
             with torch.no_grad():
-                return self.diffusion.ddpm(noised, start, predict, generator, shared=not self.training)
+                steady = self.denoiser.predictor(first)
+                return self.diffusion.ddpm(noised, start, steady, generator, shared=not self.training)
         return self.diffusion.ddim(noised, start, self.settings.chain_steps, predict)
 
     def forward(self, emo: Tensor, h: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
