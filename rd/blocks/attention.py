@@ -16,9 +16,10 @@ def weigh(query: Tensor, key: Tensor, mask: Tensor | None = None) -> Tensor:
 
     mask (B, 1 or T, S) True where it may look. A row that may look nowhere attends to nothing: zeros.
     """
-    scores = (query @ key.transpose(-1, -2)).float() / math.sqrt(key.size(-1))  # (B, heads, T, S)
+    # in place: no backward pass reads the scores, and they are the largest tensors of a long context
+    scores = (query @ key.transpose(-1, -2)).float().div_(math.sqrt(key.size(-1)))  # (B, heads, T, S)
     if mask is not None:
-        scores = scores.masked_fill(~mask[:, None], torch.finfo(scores.dtype).min)
+        scores = scores.masked_fill_(~mask[:, None], torch.finfo(scores.dtype).min)
     weights = scores.softmax(-1)
     return weights if mask is None else weights * mask[:, None]
 

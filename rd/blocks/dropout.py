@@ -24,4 +24,21 @@ class Dropout(nn.Module):
         dropped = min(round(256 * self.p), 255)
         draws = torch.empty(x.numel() // 8 + 1, dtype=torch.int64).random_(-(2**63), None)  # eight bytes at a time
         keep = draws.view(torch.uint8)[: x.numel()].view(x.shape) >= dropped
-        return x * keep.to(x.dtype).mul_(256 / (256 - dropped))
+        return _Drop.apply(x, keep, 256 / (256 - dropped))
+
+
+class _Drop(torch.autograd.Function):
+    """x * keep * scale; one byte a number is kept for the backward pass, where autograd would keep a float."""
+
+    @staticmethod
+    def forward(ctx, x: Tensor, keep: Tensor, scale: float) -> Tensor:
+        """keep: bool, of x's shape."""
+        ctx.save_for_backward(keep)
+        ctx.scale = scale
+        return x * keep.to(x.dtype).mul_(scale)
+
+    @staticmethod
+    def backward(ctx, grad: Tensor) -> tuple[Tensor, None, None]:
+        """The same for the gradient."""
+        (keep,) = ctx.saved_tensors
+        return grad * keep.to(grad.dtype).mul_(ctx.scale), None, None
