@@ -18,7 +18,7 @@ from rd.data.corpus import Corpus, Sample, samples
 from rd.dynamics import by_chance, group, outcomes, read_records, wilson
 from rd.errors import UserError
 from rd.evaluation import shareable
-from rd.tables import printed_table, split_name
+from rd.tables import in_order, printed_table, split_name
 
 # The paper's own contexts in the test split. That of Table 4 is printed; of Table 5 (an image) App. B.2 says "hopeful
 # after applying for graduate school", which one dialogue of the split is.
@@ -51,15 +51,11 @@ def _dialogue(sample: str) -> str:
 
 
 def find_runs(folder: str | Path, seed: int = 0) -> list[Path]:
-    """The run folders of a seed with replies, in the paper's order; what the paper has not comes first.
-
-    Raises UserError where there is none.
-    """
-    place = {name: i for i, name in enumerate(printed_table().index)}
-    found = [path.parent for path in Path(folder).glob(f"*-s{seed}/samples.jsonl")]
+    """The run folders of a seed with replies, in the order of Table 2. Raises UserError where there is none."""
+    found = {_model(path.parent): path.parent for path in Path(folder).glob(f"*-s{seed}/samples.jsonl")}
     if not found:
         raise UserError(f"{folder}: no run of seed {seed} with samples.jsonl; rd evaluate one first")
-    return sorted(found, key=lambda run: (place.get(_model(run), -1), run.name))
+    return [found[name] for name in in_order(found, printed_table())]
 
 
 def _model(run: Path) -> str:
