@@ -25,6 +25,7 @@ from rd.figures import save
 from rd.tables import DASH
 
 LONG = 36  # characters: a column with a longer cell is broken into lines in LaTeX
+PAGE = 45  # lines of a table: a longer one goes over several pages
 MARKDOWN = {c: f"\\{c}" for c in "\\`*_[]|$"} | {"&": "&amp;", "<": "&lt;", ">": "&gt;", "\n": "<br>"}
 LATEX = {
     "\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}",
@@ -105,14 +106,19 @@ def markdown(cells: pd.DataFrame) -> str:
 
 
 def latex(cells: pd.DataFrame, caption: str, notes: Iterable[str] = (), label: str = "table") -> str:
-    """A table* of texts, escaped, with rules of booktabs; never wider than the line (graphicx)."""
-    shape = "".join("p{5.5cm}" if _long(cells[c]) else "l" if i == 0 else "c" for i, c in enumerate(cells.columns))
+    """A table* of texts, escaped, with rules of booktabs; never wider than the line (graphicx).
+
+    One of more than a page becomes a longtable, which goes on over the next pages and needs a single column.
+    """
+    shape = "".join(_column(cells[c], first=i == 0) for i, c in enumerate(cells.columns))
     head, *rows = [
         " & ".join(escape(str(cell), LATEX) for cell in row) + r" \\"
         for row in [list(cells.columns), *cells.to_numpy().tolist()]
     ]
-    body = "\n".join(["\\toprule", head, "\\midrule", *rows, "\\bottomrule"])
     below = "".join(f"\n\\par {escape(note, LATEX)}" for note in notes)
+    if _lines(cells) > PAGE:
+        return _over_pages(shape, head, rows, escape(caption, LATEX), label, below)
+    body = "\n".join(["\\toprule", head, "\\midrule", *rows, "\\bottomrule"])
     return (
         "% needs \\usepackage{booktabs, graphicx} and T1 fonts\n\\begin{table*}\n\\centering\n"
         f"\\caption{{{escape(caption, LATEX)}}}\n\\label{{tab:{label}}}\n"
@@ -123,8 +129,26 @@ def latex(cells: pd.DataFrame, caption: str, notes: Iterable[str] = (), label: s
     )
 
 
-def _long(column: pd.Series) -> bool:
-    return any(len(line) > LONG for cell in column for line in str(cell).split("\n"))
+def _over_pages(shape: str, head: str, rows: list[str], caption: str, label: str, below: str) -> str:
+    shape = re.sub(r"p\{([\d.]+)cm\}", lambda found: f"p{{{0.046 * float(found[1]):.2f}\\linewidth}}", shape)
+    top = [f"\\caption{{{caption}}}\\label{{tab:{label}}}\\\\", "\\toprule", head, "\\midrule", "\\endhead"]
+    whole = [f"\\begin{{longtable}}{{{shape}}}", *top, *rows, "\\bottomrule", "\\end{longtable}" + below]
+    packages = "% needs \\usepackage{booktabs, longtable}, T1 fonts and a single column (\\onecolumn)"
+    return "\n".join([packages, "\\begingroup\\footnotesize", *whole, "\\par\\endgroup\n"])
+
+
+def _lines(cells: pd.DataFrame) -> int:
+    """Lines that a table takes in LaTeX, about."""
+    return sum(max(1 + len(part) // LONG for cell in row for part in [str(cell)]) for row in cells.to_numpy())
+
+
+def _column(column: pd.Series, first: bool) -> str:
+    """Broken into lines where a cell is long, or has lines of its own: their widest gives the width."""
+    lines = [line for cell in column for line in str(cell).split("\n")]
+    widest = max(map(len, lines), default=0)
+    if widest > LONG:
+        return "p{5.5cm}"
+    return f"p{{{max(1.5, 0.16 * widest):.1f}cm}}" if len(lines) > len(column) else "l" if first else "c"
 
 
 def _target(folder: str | Path, kind: str, name: str) -> Path:

@@ -11,7 +11,7 @@ import pytest
 
 from rd.errors import UserError
 from rd.figures import panels
-from rd.publish import LATEX, escape, publish, publish_figure
+from rd.publish import LATEX, escape, latex, publish, publish_figure
 
 HOSTILE = '<script>alert(1)</script> a_b|c `x` *y* [z](u) $1 50% & \\input{/etc} {q}^~#1 "r"'
 TABLE = pd.DataFrame({"system": [HOSTILE, "plain"], "value": [1 / 3, None], "n": [3, 5]})
@@ -80,3 +80,14 @@ def test_figures_come_with_caption_and_numbers(tmp_path):
 def test_a_name_cannot_leave_its_folder(tmp_path, name):
     with pytest.raises(UserError, match="not a name"):
         publish(TABLE, tmp_path, name, "c")
+
+
+def test_latex_breaks_long_tables_and_lines() -> None:
+    """More than a page: a longtable with its head on each; a cell of two lines stands in a column that breaks."""
+    short = latex(pd.DataFrame({"case": ["a\nb"], "n": ["1"]}), "c")
+    assert re.search(r"\\begin\{tabular\}\{p\{1\.5cm\}c\}", short) and "longtable" not in short
+    rows = [[f"row {i}", "1"] for i in range(60)]
+    whole = latex(pd.DataFrame(rows, columns=["case", "n"]), "c")
+    assert whole.count("\\begin{longtable}{lc}") == 1 and "tabular}" not in whole.replace("longtable", "")
+    assert whole.index("\\endhead") < whole.index("row 0")
+    assert [line for line in whole.splitlines() if line.startswith("row ")] == [f"row {i} & 1 \\\\" for i in range(60)]
