@@ -152,8 +152,10 @@ def test_kills_lose_nothing_and_are_made_good(tmp_path: Path) -> None:
     os.kill(orphan, signal.SIGSTOP)
     second.kill()
     second.wait()
-    assert "at work here" in said(snakemake(tmp_path, *given), code=1)
-    os.kill(orphan, signal.SIGKILL)
+    try:
+        assert "at work here" in said(snakemake(tmp_path, *given), code=1)
+    finally:
+        os.kill(orphan, signal.SIGKILL)
     while not free(home):
         time.sleep(0.005)
     assert not (broken / ".trained").exists() and not (broken / "machine.json").exists()
