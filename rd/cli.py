@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -65,6 +64,7 @@ def build_parser() -> argparse.ArgumentParser:
     train.add_argument("--seed", type=int, default=0)
     train.add_argument("--max-steps", type=int, default=None)
     train.add_argument("--out", default=None, metavar="RUN")
+    train.add_argument("--results", default="results", metavar="DIR", help="where annotators, knowledge and runs lie")
     train.add_argument("--resume", action="store_true")
     train.add_argument(
         "--set",
@@ -186,7 +186,9 @@ def _train(chosen: argparse.Namespace) -> None:
     from rd.pipeline import Pipeline
     from rd.run import train_run
 
-    desk = Pipeline(chosen.preset, chosen.seed, chosen.data, max_steps=chosen.max_steps, changes=tuple(chosen.set))
+    desk = Pipeline(
+        chosen.preset, chosen.seed, chosen.data, chosen.results, chosen.max_steps, changes=tuple(chosen.set)
+    )
     folder = Path(chosen.out) if chosen.out else desk.run_folder(chosen.model)
     needed = desk.needed(chosen.model)
     more = (desk.annotators_folder, desk.known(chosen.model), desk.intents(chosen.model))
@@ -288,36 +290,9 @@ def _report(chosen: argparse.Namespace) -> None:
 
 
 def _reproduce(chosen: argparse.Namespace) -> None:
-    from rd.settings import settings
+    from rd.reproduce import reproduce
 
-    settings(chosen.preset)
-    if chosen.data and not Path(chosen.data).is_dir():
-        raise UserError(f"--data {chosen.data}: no such folder")
-    snakefile = Path(__file__).parent.parent / "Snakefile"
-    if not snakefile.is_file():
-        raise UserError(f"{snakefile}: missing; run rd reproduce from a checkout of the project")
-    command = [
-        sys.executable,
-        "-m",
-        "snakemake",
-        "--snakefile",
-        str(snakefile),
-        "--directory",
-        str(snakefile.parent),
-        "--cores",
-        "1",
-    ]
-    command += [
-        "--rerun-incomplete",
-        "--nolock",
-        "--config",
-        f"preset={chosen.preset}",
-        f"seed={chosen.seed}",
-        f"out={chosen.out}",
-    ]
-    command += [f"data={Path(chosen.data).resolve()}"] if chosen.data else []
-    if subprocess.run(command).returncode:
-        raise UserError("a notebook failed: its log is above; the same command goes on from the one that failed")
+    reproduce(chosen.preset, chosen.seed, chosen.data, chosen.out)
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ from rd.run import MODELS
 from rd.tables import COLUMNS, cell, printed_table
 
 ROOT = Path(__file__).resolve().parents[1]
-FOLDERS = ("papers", "rd", "results", "benchmarks", "tests", "notebooks")
+FOLDERS = ("papers", "rd", "results", "benchmarks", "tests", "notebooks", "workflow")
 DOCUMENTS = sorted({*ROOT.glob("*.md"), *(p for folder in FOLDERS for p in (ROOT / folder).rglob("*.md"))})
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text("utf-8")

@@ -23,7 +23,7 @@ FLOORS = [
     {"llm"},
     {"pipeline", "dynamics"},
     {"chat", "human", "gather", "cases", "dynamics_figures"},
-    {"widgets", "report", "case_pages"},
+    {"widgets", "report", "case_pages", "reproduce"},
     {"cli"},
 ]
 LEVEL = {name: level for level, names in enumerate(FLOORS) for name in names}

@@ -121,7 +121,7 @@ def test_form(path: Path) -> None:
 
 
 def test_order_names_the_notebooks_there_are(root: Path) -> None:
-    listed = re.search(r"^NOTEBOOKS = (\[.*?\])", (root / "Snakefile").read_text("utf-8"), re.M | re.S)
+    listed = re.search(r"^NOTEBOOKS = (\[.*?\])", (root / "workflow" / "common.smk").read_text("utf-8"), re.M | re.S)
     order = ast.literal_eval(listed[1])
     assert order == sorted(order)
     assert {path.stem for path in NOTEBOOKS} <= set(order)

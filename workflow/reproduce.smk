@@ -1,33 +1,12 @@
-# Order of the notebooks, driven by `rd reproduce`:
-#   snakemake --cores N --config preset=mini|paper seed=0 data=FOLDER out=results
-# A notebook runs again when its source, the code, its parameters or the notebook before it changed. papermill saves
-# after every cell, so it writes beside the target, which appears only when all cells (and the checks) went through.
-import os
-import shlex
-import shutil
-import sys
-from pathlib import Path
+# All notebooks of one seed in order, one at a time: what `rd reproduce` runs.
+#   snakemake --snakefile workflow/reproduce.smk --cores N --config preset=mini|paper seed=0 data=FOLDER out=results
+# A notebook runs again when its source, the code, its parameters or the notebook before it changed.
+include: "common.smk"
 
-NOTEBOOKS = [
-    "00_start",
-    "01_annotation",
-    "02_era",
-    "03_encoder",
-    "04_diffusion",
-    "05_intent_twice",
-    "06_response",
-    "07_baselines",
-    "08_evaluation",
-    "09_human_ab",
-    "10_cases",
-]
 
-PYTHON = shlex.quote(sys.executable)
 # Snakemake would hand each job one thread per core it was given; one notebook runs at a time and may use them all.
 THREADS = int(os.environ.get("OMP_NUM_THREADS") or os.cpu_count() or 1)
-PRESET = str(config.get("preset") or "mini")
 SEED = int(config.get("seed") or 0)
-DATA = str(config.get("data") or "")
 OUT = str(config.get("out") or "results")
 DONE = f"runs/{PRESET}/notebooks"  # not committed: on a real corpus these copies show its text
 TABLE = f"{OUT}/{PRESET}/table.md"
@@ -36,9 +15,6 @@ RESULTS = {"08_evaluation": [TABLE], "10_cases": CASES}  # what a notebook must 
 # Only copies that show nothing but the bundled corpus are published.
 PUBLISHED = f"{OUT}/mini/notebooks" if PRESET == "mini" and not DATA else ""
 CODE = sorted(str(path) for path in Path("rd").rglob("*.py"))
-
-shell.executable(shutil.which("bash"))
-
 
 rule table:
     input:
@@ -88,10 +64,7 @@ for before, name in zip([None, *NOTEBOOKS], NOTEBOOKS):
             published=shlex.quote(PUBLISHED),
         threads: workflow.cores
         shell:
-            "OMP_NUM_THREADS={THREADS} MKL_NUM_THREADS={THREADS} TQDM_MININTERVAL=${{TQDM_MININTERVAL:-5}}"
-            " {PYTHON} -m papermill -k python3 --cwd . --log-output --no-progress-bar"
-            " -r preset {params.preset:q} -p seed {params.seed} -r data {params.data} -r out {params.out:q}"
-            " {input.source:q} {params.running:q}\n"
+            "OMP_NUM_THREADS={THREADS} MKL_NUM_THREADS={THREADS}" + PAPERMILL + " {input.source:q} {params.running:q}\n"
             "for result in {output.results:q}; do test -s $result; done\n"
             "if [ -n {params.published} ]; then\n"
             "  mkdir -p {params.published}; cp {params.running:q} {params.published}/$(basename {output.executed:q})\n"
