@@ -58,13 +58,16 @@ def fit(
     """Train to early stopping on validate()["score"] (lower is better) or config.steps; best weights end in `model`.
 
     Writes out/history.jsonl, out/best.safetensors and out/state.pt. Returns the history.
-    Raises TrainingError for a loss that is not finite, UserError where there is a run already and `resume` is off.
+    Raises TrainingError for a loss that is not finite, UserError where there is a run already and `resume` is off, and
+    for batches that several processes cannot share.
     """
     keep_freed_memory()
     out.mkdir(parents=True, exist_ok=True)
     if not resume and (out / "state.pt").exists():
         raise UserError(f"{out}: a run lies here already; give --resume to go on with it, or another --out")
     several = count() > 1  # asked before the Accelerator is made: it joins the processes
+    if several and not hasattr(batches(0), "part"):
+        raise UserError(f"{out}: one process trains this; start it without a launcher")
     # "no": the precision is `autocast`'s; Accelerator's own is one for the whole process and stays on the model
     accelerator = Accelerator(
         mixed_precision="no",

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -81,13 +81,13 @@ def whole_run(folder: Path) -> None:
 
 
 def judge(folder: Path) -> None:
-    """The test split evaluated, and answered by every method in batches of three, into folder/found.json."""
+    """The test split evaluated, and answered by every method in batches of four, into folder/found.json."""
     run, given = load_run(folder), corpus()
     found = evaluate_run(run, given, "test", None)
     for method in ("greedy", "beam", "sample"):
         inputs = split_inputs(run, given, "test")
-        found[method] = list(answer(run, inputs, "test", Decode(method, steps=6), size=3, quiet=True))
-    found["nll"] = likelihoods(run, inputs, "test", size=3)["nll"].tolist()
+        found[method] = list(answer(run, inputs, "test", Decode(method, steps=6), size=4, quiet=True))
+    found["nll"] = likelihoods(run, inputs, "test", size=4)["nll"].tolist()
     by_main(lambda: (folder / "found.json").write_text(json.dumps(found)))
 
 
@@ -124,10 +124,10 @@ def alike(folder: str) -> None:
     train(tiny("mtrs", dropout=0.0), Path(folder) / str(count()), steps=3)
 
 
-def main(folder: Path) -> None:
+def main(folder: Path, cases: Iterable[str] = CASES) -> None:
     """Train each model into folder/<case>; resume what lies in folder/resumed; the rest as above."""
     torch.set_num_threads(1)
-    for case in sys.argv[2:] or CASES:
+    for case in cases:
         train(tiny(case, dropout=0.0), folder / case)
     train(tiny("transformer", dropout=0.0), folder / "resumed")
     whole_run(folder / "run")
@@ -138,4 +138,4 @@ def main(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]), sys.argv[2:] or CASES)
