@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -11,12 +12,15 @@ from typing import Any
 
 from rd.errors import UserError
 from rd.human import commands
+from rd.processes import by_main, index, main_first
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point of `rd`."""
     parser = build_parser()
     chosen = parser.parse_args(arguments)
+    if index():
+        sys.stdout = open(os.devnull, "w")  # the main process alone says what was made
     try:
         chosen.call(chosen)
     except UserError as error:
@@ -231,9 +235,9 @@ def _generate(chosen: argparse.Namespace) -> None:
     target = Path(chosen.out) if chosen.out else run.folder / f"{name}.jsonl"
     if not target.parent.is_dir():
         raise UserError(f"--out {target}: its folder is not there")
-    inputs = split_inputs(run, corpus, chosen.split, annotations)
+    inputs = main_first(lambda: split_inputs(run, corpus, chosen.split, annotations))
     records = answer(run, inputs, chosen.split, Decode(chosen.decode), seed=chosen.seed)
-    write_lines(target, records)
+    by_main(lambda: write_lines(target, records))
     print(target)
 
 
@@ -246,7 +250,7 @@ def _evaluate(chosen: argparse.Namespace) -> None:
     run, corpus, annotations = open_run(chosen.run, chosen.data, chosen.split)
     found = evaluate_run(run, corpus, chosen.split, annotations, open_tagger(run), chosen.neural)
     target = run.folder / f"{result_name('metrics', chosen.split, foreign(run, corpus))}.json"
-    save_json(target, found)
+    by_main(lambda: save_json(target, found))
     _print({name: value for name, value in found.items() if name not in ("provenance", "notes")}, False)
     print(target)
 

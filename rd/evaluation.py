@@ -6,14 +6,14 @@ import math
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
 from rd.annotation.annotations import Tagger
-from rd.data.batch import UNLABELLED, in_order
+from rd.data.batch import UNLABELLED, Batch, in_order
 from rd.data.corpus import Corpus, samples
 from rd.data.text import normalise, tokenize
 from rd.errors import UserError
@@ -23,6 +23,7 @@ from rd.intent_accuracy import next_intent, reply_intent
 from rd.labels import EMOTIONS, INTENTS
 from rd.metrics import accuracy, load_metric, macro_f1, perplexity
 from rd.neural_scores import bartscore, bertscore_f1, gptscore
+from rd.processes import alone, spread
 from rd.provenance import provenance
 from rd.run import Run, device
 
@@ -58,18 +59,26 @@ def check_protocol(corpus: Corpus, split: str) -> None:
 def answer(
     run: Run, inputs: Inputs, split: str, decode: Decode = GREEDY, size: int = 64, seed: int = 0, quiet: bool = False
 ) -> Iterator[dict[str, Any]]:
-    """One record a sample, in order: id, reply, and where the model names them emotion, first and final intent."""
+    """One record a sample, in order: id, reply, and where the model names them emotion, first and final intent.
+
+    Of several processes each answers its share of the batches, and each has all records. Sampled replies are answered
+    by every process whole: one stream of chance runs through them.
+    """
     model = run.model.to(device())
     batches = in_order(inputs.examples[split], inputs.collate, size)
     generator = torch.Generator(device=device()).manual_seed(seed)
-    records = {}
-    moved = (batch.to(device()) for batch in tqdm(batches, desc=f"answer {split}", mininterval=5.0, disable=quiet))
-    for batch, context, replies in generate(model, moved, decode, generator):
-        named = _named(context.notes)
+
+    def records(batch: Batch) -> list[dict[str, Any]]:
+        ((batch, context, replies),) = generate(model, [batch.to(device())], decode, generator)
+        named, found = _named(context.notes), []
         for i, (key, ids) in enumerate(zip(batch.ids, replies, strict=True)):
             reply = " ".join(in_words(ids, run.vocab, batch.oov[i]))
-            records[key] = {"id": key, "reply": reply, **{name: values[i] for name, values in named.items()}}
-    return (records[example.id] for example in inputs.examples[split])
+            found.append({"id": key, "reply": reply, **{name: values[i] for name, values in named.items()}})
+        return found
+
+    share = partial(spread, records, batches, desc=f"answer {split}", disable=quiet)
+    found = {row["id"]: row for rows in (alone(share) if decode.method == "sample" else share()) for row in rows}
+    return (found[example.id] for example in inputs.examples[split])
 
 
 def _named(notes: dict[str, torch.Tensor]) -> dict[str, list[str]]:
@@ -104,14 +113,20 @@ def _grams(text: str, run: int) -> Iterator[int]:
 
 @torch.inference_mode()
 def likelihoods(run: Run, inputs: Inputs, split: str, size: int = 64) -> dict[str, np.ndarray]:
-    """Per sample, in order: nll (n,), words (n,) with EOS, and where named emotion (n, E), final and first (n, I)."""
+    """Per sample, in order: nll (n,), words (n,) with EOS, and where named emotion (n, E), final and first (n, I).
+
+    Of several processes each scores its share of the batches, and each has all rows.
+    """
     model = run.model.to(device()).eval()
-    found: dict[str, dict[str, Any]] = {}
-    for batch in tqdm(in_order(inputs.examples[split], inputs.collate, size), desc=f"score {split}", mininterval=5.0):
+
+    def scores(batch: Batch) -> list[tuple[str, dict[str, Any]]]:
         nll, words, context = model.nll(batch.to(device()))
-        kept = {k: context.notes[k].float().cpu().numpy() for k in ("emotion", "first", "final") if k in context.notes}
-        for i, key in enumerate(batch.ids):
-            found[key] = {"nll": nll[i].item(), "words": words[i].item(), **{k: v[i] for k, v in kept.items()}}
+        named = {k: context.notes[k].float().cpu().numpy() for k in ("emotion", "first", "final") if k in context.notes}
+        kept = {"nll": nll.tolist(), "words": words.tolist(), **named}
+        return [(key, {k: v[i] for k, v in kept.items()}) for i, key in enumerate(batch.ids)]
+
+    batches = in_order(inputs.examples[split], inputs.collate, size)
+    found = dict(pair for pairs in spread(scores, batches, desc=f"score {split}") for pair in pairs)
     rows = [found[example.id] for example in inputs.examples[split]]
     return {name: np.stack([row[name] for row in rows]) for name in rows[0]}
 

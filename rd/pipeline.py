@@ -34,6 +34,7 @@ from rd.generate import Decode
 from rd.inputs import Inputs
 from rd.knowledge.knowledge import Knowledge
 from rd.knowledge.open import open_knowledge
+from rd.processes import by_main, main_first
 from rd.responder import Responder
 from rd.run import FINISHED, MODELS, Run, load_run, save_json, train_run
 from rd.scores import score_rows, write_scores
@@ -72,7 +73,8 @@ class Pipeline:
     @cached_property
     def annotations(self) -> Annotations:
         """ERA's tags and vectors, p_intent, intent labels: the annotators are trained where they are missing."""
-        return annotate_corpus(self.corpus, self.config.annotators, self.annotators_folder, self.empathetic_intents)
+        given = (self.corpus, self.config.annotators, self.annotators_folder, self.empathetic_intents)
+        return main_first(lambda: annotate_corpus(*given))
 
     @property
     def annotators_folder(self) -> Path:
@@ -104,7 +106,7 @@ class Pipeline:
         if not MODELS[model].learns_intents:
             return None
         given = (self.corpus, self.config.annotators, self.annotators_folder, self.empathetic_intents)
-        return label_intents(*given)[0]
+        return main_first(lambda: label_intents(*given))[0]
 
     def known(self, model: str) -> Knowledge | None:
         """Concepts, intensity and commonsense where the model reads them; computed and kept where they are missing."""
@@ -113,7 +115,7 @@ class Pipeline:
     @cached_property
     def knowledge(self) -> Knowledge:
         """Knowledge from the train split, or from the files that the settings name."""
-        return open_knowledge(self.corpus, self.config.knowledge, self.folder / KNOWLEDGE)
+        return main_first(lambda: open_knowledge(self.corpus, self.config.knowledge, self.folder / KNOWLEDGE))
 
     def run_folder(self, model: str) -> Path:
         """out/preset/<model>-s<seed>"""
@@ -136,7 +138,8 @@ class Pipeline:
         target = run.folder / f"{result_name('metrics', split)}.json"
         if not target.exists():
             tagger = open_tagger(run, self.annotators_folder)
-            save_json(target, evaluate_run(run, self.corpus, split, self.needed(model), tagger))
+            found = evaluate_run(run, self.corpus, split, self.needed(model), tagger)
+            by_main(lambda: save_json(target, found))
         return json.loads(target.read_text())
 
 
@@ -230,16 +233,22 @@ def evaluate_run(
 ) -> dict[str, Any]:
     """Answer the split greedily into RUN/samples.jsonl (ids and our replies only), score each sample, and measure.
 
-    tagger, neural: see `rd.evaluation.measure`.
+    Of several processes each answers and scores its share; the main one writes and measures. tagger, neural: see
+    `rd.evaluation.measure`.
     """
     check_protocol(corpus, split)
-    inputs = split_inputs(run, corpus, split, annotations)
+    inputs = main_first(lambda: split_inputs(run, corpus, split, annotations))  # knowledge is kept
     records = list(answer(run, inputs, split, Decode()))
-    file = run.folder / f"{result_name('samples', split, foreign(run, corpus))}.jsonl"
-    write_lines(file, shareable(records, corpus))
     replies, rows = [record["reply"] for record in records], likelihoods(run, inputs, split)
-    write_scores(scored(inputs, split, replies, rows), file.with_name(f"{file.stem.replace('samples', 'scores')}.csv"))
-    return measure(run, inputs, split, replies, tagger, neural, rows)
+
+    def told() -> dict[str, Any]:
+        file = run.folder / f"{result_name('samples', split, foreign(run, corpus))}.jsonl"
+        write_lines(file, shareable(records, corpus))
+        scores = file.with_name(f"{file.stem.replace('samples', 'scores')}.csv")
+        write_scores(scored(inputs, split, replies, rows), scores)
+        return measure(run, inputs, split, replies, tagger, neural, rows)
+
+    return by_main(told)
 
 
 def scored(inputs: Inputs, split: str, replies: Sequence[str], rows: dict[str, np.ndarray]) -> pd.DataFrame:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from rd.blocks.dropout import Dropout
+from rd.blocks.parts import mean, ratio
 from rd.blocks.pointer import PointerGenerator
 from rd.blocks.transformer import Decoder, Keys, positions
 from rd.config import ModelConfig
@@ -132,7 +133,7 @@ class Responder(nn.Module):
         """Named scalar terms; their sum is L of eq. 12. The response term is nats per word, EOS counted."""
         context = self.learned_from(batch, self.encode(batch.unlabelled(), generator), generator)
         words, _, looked = self.taught(batch, context)
-        terms = {"response": -words.mean() * self.config.response_weight}
+        terms = {"response": -mean(words) * self.config.response_weight}
         return terms | self.extra_losses(batch, replace(context, looked=looked), generator)
 
     def word_log_probs(self, batch: Batch, context: Context) -> tuple[Tensor, Tensor]:
@@ -200,4 +201,4 @@ def copy_weights(weights: Tensor, words: int) -> Tensor:
 def label_loss(log_probs: Tensor, gold: Tensor) -> Tensor:
     """Mean -log p of the gold labels (B,), log_probs (B, C); unlabelled left out; zero where a batch has none."""
     total = nn.functional.nll_loss(log_probs, gold, ignore_index=UNLABELLED, reduction="sum")
-    return total / (gold != UNLABELLED).sum().clamp_min(1)
+    return ratio(total, (gold != UNLABELLED).sum())

@@ -32,6 +32,7 @@ from rd.memory import keep_freed_memory
 from rd.models.bert import load_bert
 from rd.models.reflectdiffu import ReflectDiffu
 from rd.models.transformer import Transformer
+from rd.processes import by_main, count, main_first
 from rd.provenance import provenance
 from rd.responder import Responder
 from rd.stages import train_stages
@@ -92,9 +93,8 @@ def train_run(
             f"{config.annotators.bert}: its vectors are {annotations.store.width} wide and the model expects "
             f"{config.model.bert_width}; give --set model.bert_width={annotations.store.width}"
         )
-    inputs = prepare(
-        corpus, config, annotations=annotations, splits=("train", "valid"), knowledge=knowledge, intents=intents
-    )
+    given = {"annotations": annotations, "knowledge": knowledge, "intents": intents}
+    inputs = main_first(lambda: prepare(corpus, config, splits=("train", "valid"), **given))  # knowledge is kept
     generator = torch.Generator().manual_seed(config.train.seed)
     vectors, report = word_vectors(inputs.vocab, config.data.vectors, config.model.width, generator)
     extra = {} if annotations is None else {"reference": annotations.reference}
@@ -103,26 +103,31 @@ def train_run(
     with torch.random.fork_rng():
         torch.manual_seed(config.train.seed)
         model = MODELS[name](config.model, vectors, **extra)
-    out.mkdir(parents=True, exist_ok=True)
-    inputs.vocab.save(out / "vocabulary.json")
-    # figures of weights that are gone, or will move
-    for pattern in (FINISHED, "metrics*.json", "samples*.jsonl", "scores*.csv"):
-        for stale in out.glob(pattern):
-            stale.unlink()
     described = {"model": name, "config": asdict(config), "digest": config.digest(), "vectors": report}
     described |= {"corpus": corpus.name, "data": corpus.sha256}
     if annotations is not None and annotators is not None:
         described["annotators"] = os.path.relpath(annotators, out)
     if knowledge is not None:
         described["knowledge"] = dict(knowledge.sources)
-    save_json(out / "config.json", described)
+    by_main(lambda: _begin(out, inputs.vocab, described))
 
     # before the loop: the code that trains is the one that was loaded
     facts = provenance(model=name, config=config.digest(), seed=config.train.seed, data=corpus.sha256)
     trained = train_stages(model, inputs, config, out, resume, name, runs_bert(name, config))
     trained["parameters"] = sum(p.numel() for p in model.parameters())
-    save_json(out / FINISHED, {**facts, **trained})  # written last: it marks the end
+    trained |= {"processes": count()} if count() > 1 else {}
+    by_main(lambda: save_json(out / FINISHED, {**facts, **trained}))  # written last: it marks the end
     return model
+
+
+def _begin(out: Path, vocab: Vocabulary, described: dict[str, Any]) -> None:
+    """Write vocabulary and config.json; figures of weights that are gone, or will move, go."""
+    out.mkdir(parents=True, exist_ok=True)
+    vocab.save(out / "vocabulary.json")
+    for pattern in (FINISHED, "metrics*.json", "samples*.jsonl", "scores*.csv"):
+        for stale in out.glob(pattern):
+            stale.unlink()
+    save_json(out / "config.json", described)
 
 
 def _check_folder(out: Path, config: Config, corpus: Corpus, resume: bool, name: str) -> None:
@@ -222,5 +227,6 @@ def load_run(folder: str | Path) -> Run:
 
 
 def device() -> torch.device:
-    """The GPU where there is one."""
+    """The GPU where there is one; of several processes, its own."""
+    count()  # the first to ask joins them, and takes its GPU
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")

@@ -12,9 +12,10 @@ import torch
 from safetensors.torch import load_file
 
 from rd.config import Config, TrainConfig
-from rd.data.batch import in_order, shuffled
+from rd.data.batch import Batch, in_order, shuffled
 from rd.inputs import Inputs
 from rd.metrics import perplexity
+from rd.processes import by_main, spread
 from rd.responder import Responder
 from rd.train import WEIGHTS, fit, replace_file
 
@@ -29,13 +30,18 @@ def validator(inputs: Inputs, split: str = "valid", size: int = 64) -> Callable[
     def validate(model: Responder) -> dict[str, float]:
         model.eval()
         sums, lengths, hits = [], [], {}
-        for batch in batches:
+
+        def score(batch: Batch) -> tuple[list, list, dict[str, list]]:
             batch = batch.to(next(model.parameters()).device)
             nll, words, context = model.nll(batch)
-            sums += nll.tolist()
-            lengths += words.tolist()
-            for name, right in model.hits(batch, context).items():
-                hits.setdefault(name, []).extend(right.tolist())
+            named = {name: right.tolist() for name, right in model.hits(batch, context).items()}
+            return nll.tolist(), words.tolist(), named
+
+        for nll, words, named in spread(score, batches, disable=True):
+            sums += nll
+            lengths += words
+            for name, right in named.items():
+                hits.setdefault(name, []).extend(right)
         found = perplexity(sums, lengths)
         return {"score": found["ppl"], **found, **{name: 100 * sum(h) / len(h) for name, h in hits.items() if h}}
 
@@ -50,25 +56,20 @@ def train_stages(
     bert: the model's own BERT learns along in the last stage. With resume both stages go on where they stopped; where
     the first now went further, the last is made anew.
     """
-    if (out / FIRST).exists():
-        _copy(out / FIRST, out / WEIGHTS)
+    by_main(lambda: (out / FIRST).exists() and _copy(out / FIRST, out / WEIGHTS))
     model.joined = False
     first = _stage(model, inputs, config.train, out, resume, name)
     steps, best = first[-1]["step"], _best(first)
     if config.final.steps:
-        begun = out / FINAL / "begun.json"
-        if not begun.exists() or json.loads(begun.read_text()) != {"after": steps}:
-            shutil.rmtree(out / FINAL, ignore_errors=True)
-            (out / FINAL).mkdir()
-            begun.write_text(json.dumps({"after": steps}))
+        by_main(lambda: _begin_final(out / FINAL, steps))
         model.joined = bert
         inputs.collate.pieces = model.pieces
         last = _stage(model, inputs, config.final, out / FINAL, resume, f"{name}, final stage")
         steps += last[-1]["step"]
         if _best(last)["valid/score"] < best["valid/score"]:
             best = _best(last)
-            _copy(out / WEIGHTS, out / FIRST)
-            _copy(out / FINAL / WEIGHTS, out / WEIGHTS)
+            by_main(lambda: _copy(out / WEIGHTS, out / FIRST))
+            by_main(lambda: _copy(out / FINAL / WEIGHTS, out / WEIGHTS))
         else:
             model.load_state_dict(load_file(out / WEIGHTS))
     return {"steps": steps, "best": best}
@@ -81,6 +82,15 @@ def _stage(model: Responder, inputs: Inputs, config: TrainConfig, out: Path, res
         return shuffled(inputs.examples["train"], inputs.collate, config.batch, config.seed, epoch)
 
     return fit(model, batches, validator(inputs), config, out, resume, progress=name)
+
+
+def _begin_final(folder: Path, steps: int) -> None:
+    """A last stage begun after other steps of the first is made anew."""
+    begun = folder / "begun.json"
+    if not begun.exists() or json.loads(begun.read_text()) != {"after": steps}:
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir()
+        begun.write_text(json.dumps({"after": steps}))
 
 
 def _best(history: list[dict[str, Any]]) -> dict[str, Any]:

@@ -2,6 +2,9 @@
 
 Chance in step n comes from (seed, n) alone and the state is written atomically, so a run that was killed at any moment
 and resumed ends with the weights of the uninterrupted one, bit for bit on CPU.
+
+Where `accelerate launch` started several processes, each takes its rows of every batch: batches, steps and epochs are
+the same for any number of them, and so is the loss (`rd.blocks.parts`). The main process writes.
 """
 
 from __future__ import annotations
@@ -16,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import Accelerator
+from accelerate import Accelerator, DistributedDataParallelKwargs
 from safetensors.torch import load_file, save_file
 from torch import nn
 from tqdm import tqdm
@@ -24,6 +27,8 @@ from tqdm import tqdm
 from rd.config import TrainConfig
 from rd.errors import UserError
 from rd.memory import keep_freed_memory, return_freed_memory
+from rd.processes import bar, by_main, count, index
+from rd.step import autocast, own_part, update
 
 WEIGHTS = "best.safetensors"  # of the best validation; not committed, so a clone may have a run's figures without it
 
@@ -53,119 +58,98 @@ def fit(
     """Train to early stopping on validate()["score"] (lower is better) or config.steps; best weights end in `model`.
 
     Writes out/history.jsonl, out/best.safetensors and out/state.pt. Returns the history.
-    Raises TrainingError for a loss that is not finite, UserError where there is a run already and `resume` is off.
+    Raises TrainingError for a loss that is not finite, UserError where there is a run already and `resume` is off, and
+    for batches that several processes cannot share.
     """
     keep_freed_memory()
     out.mkdir(parents=True, exist_ok=True)
     if not resume and (out / "state.pt").exists():
         raise UserError(f"{out}: a run lies here already; give --resume to go on with it, or another --out")
-    # "no": the precision is `_autocast`'s; Accelerator's own is one for the whole process and stays on the model
-    accelerator = Accelerator(mixed_precision="no", cpu=not torch.cuda.is_available())
+    several = count() > 1  # asked before the Accelerator is made: it joins the processes
+    if several and not hasattr(batches(0), "part"):
+        raise UserError(f"{out}: one process trains this; start it without a launcher")
+    # "no": the precision is `autocast`'s; Accelerator's own is one for the whole process and stays on the model
+    accelerator = Accelerator(
+        mixed_precision="no",
+        cpu=not torch.cuda.is_available(),
+        kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],  # ablations leave some out
+    )
     groups = model.groups() if hasattr(model, "groups") else [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(
         groups, lr=0.0, betas=(0.9, config.beta2), eps=1e-9, weight_decay=config.weight_decay, fused=True
     )
-    wrapped, optimizer = accelerator.prepare(model, optimizer)
+    wrapped = accelerator.prepare_model(model, evaluation_mode=not several)  # True: it stays as it is
+    optimizer = accelerator.prepare_optimizer(optimizer)
     state = {"step": 0, "best": math.inf, "stale": 0, "seconds": 0.0, "sums": {}}
     if resume and (out / "state.pt").exists():
         state |= _load(out / "state.pt", model, optimizer)
     history = _History(out / "history.jsonl", state["step"])
     width = getattr(getattr(model, "config", None), "width", 300)
-    per_epoch = len(batches(0)) // accelerator.num_processes
-    order, began = None, time.monotonic()
-    bar = tqdm(total=config.steps, initial=state["step"], desc=progress, mininterval=5.0)
+    per_epoch, order, began = len(batches(0)), None, time.monotonic()
+    shown = tqdm(total=config.steps, initial=state["step"], desc=progress, **bar())
     try:
         while state["step"] < config.steps and state["stale"] < config.patience:
             epoch, place = divmod(state["step"], per_epoch)
             if order is None or place == 0:
                 order = batches(epoch)
-            batch = order[place * accelerator.num_processes + accelerator.process_index].to(accelerator.device)
+            batch, part = own_part(order, place)
+            batch = batch.to(accelerator.device)
             rate = learning_rate(config, state["step"] + 1, width)
-            terms = _step(wrapped, batch, optimizer, rate, config, state["step"], accelerator)
+            terms = update(wrapped, batch, part, optimizer, rate, config, state["step"], accelerator)
             if bad := [name for name, value in terms.items() if not math.isfinite(value)]:
-                _save(out / "state.pt", model, optimizer, state)
+                by_main(lambda: _save(out / "state.pt", model, optimizer, state))
                 raise TrainingError(f"step {state['step'] + 1}: loss {bad} is not finite; samples {batch.ids}")
             state["step"] += 1
-            bar.update()
+            shown.update()
             for name, value in terms.items():
                 state["sums"].setdefault(name, []).append(value)
             if state["step"] % log_every == 0:
                 return_freed_memory()
                 means = {name: sum(v) / len(v) for name, v in state["sums"].items()}
                 history.add(step=state["step"], lr=rate, **{f"loss/{k}": v for k, v in means.items()})
-                bar.set_postfix({k: f"{v:.3f}" for k, v in means.items()}, refresh=False)
+                shown.set_postfix({k: f"{v:.3f}" for k, v in means.items()}, refresh=False)
                 state["sums"] = {}
             last = state["step"] == config.steps
             if state["step"] % config.validate_every == 0 or last:
                 _validate(model, validate, state, history, out, accelerator, config)
             if state["step"] % config.save_every == 0 or last:
                 state["seconds"], began = state["seconds"] + time.monotonic() - began, time.monotonic()
-                if accelerator.is_main_process:
-                    _save(out / "state.pt", model, optimizer, state)
+                by_main(lambda: _save(out / "state.pt", model, optimizer, state))
     finally:  # Ctrl-C is a kill: the last state stands, for one taken in mid-step would be of no step
-        bar.close()
+        shown.close()
     if (out / WEIGHTS).exists():
         model.load_state_dict(load_file(out / WEIGHTS))
     return history.rows
 
 
-def _step(wrapped, batch, optimizer, rate, config, step, accelerator) -> dict[str, float]:
-    """One update; returns the terms. If one, or the "gradient", is not finite, everything is left as it was."""
-    wrapped.train()
-    buffers = [(buffer, buffer.clone()) for buffer in wrapped.buffers()]  # a forward may move them (MovingBaseline)
-    with torch.random.fork_rng():
-        torch.manual_seed(config.seed * 1_000_003 + step)
-        with _autocast(config, accelerator):
-            terms = wrapped(batch)
-    values = dict(zip(terms, torch.stack([t.detach().float() for t in terms.values()]).tolist(), strict=True))
-    if all(math.isfinite(v) for v in values.values()):
-        accelerator.backward(sum(term.float() for term in terms.values()))
-        norm = float(accelerator.clip_grad_norm_(wrapped.parameters(), config.clip))
-        if math.isfinite(norm):
-            for group in optimizer.param_groups:
-                group["lr"] = rate * group.get("scale", 1.0)
-            optimizer.step()
-        else:
-            values["gradient"] = norm
-        optimizer.zero_grad(set_to_none=True)
-    if not all(math.isfinite(v) for v in values.values()):
-        for buffer, before in buffers:
-            buffer.copy_(before)
-    return values
-
-
-def _autocast(config, accelerator) -> torch.autocast:
-    return torch.autocast(
-        accelerator.device.type, torch.bfloat16, enabled={"bf16": True, "fp32": False}[config.precision]
-    )
-
-
 def _validate(model, validate, state, history, out, accelerator, config) -> None:
     model.eval()
-    with torch.inference_mode(), _autocast(config, accelerator):
+    with torch.inference_mode(), autocast(config, accelerator.device):
         found = validate(model)
+    found = by_main(lambda: found)  # all must stop at one step
     history.add(step=state["step"], **{f"valid/{k}": v for k, v in found.items()})
     if found["score"] < state["best"]:
         state["best"], state["stale"] = found["score"], 0
-        if accelerator.is_main_process:
-            replace_file(out / WEIGHTS, lambda path: save_file(_tensors(model), path))
+        by_main(lambda: replace_file(out / WEIGHTS, lambda path: save_file(_tensors(model), path)))
     else:
         state["stale"] += 1
 
 
 class _History:
-    """JSON lines; rows after the state's step are from a run that was killed and are dropped."""
+    """JSON lines, by the main process; rows after the state's step are from a run that was killed and are dropped."""
 
     def __init__(self, path: Path, step: int) -> None:
         lines = path.read_text().splitlines() if path.exists() and step else []
         rows = [json.loads(line) for line in lines if line.endswith("}")]
         self.path, self.rows = path, [row for row in rows if row["step"] <= step]
-        replace_file(path, lambda p: Path(p).write_text("".join(json.dumps(row) + "\n" for row in self.rows)))
+        text = "".join(json.dumps(row) + "\n" for row in self.rows)
+        by_main(lambda: replace_file(path, lambda p: Path(p).write_text(text)))
 
     def add(self, **row: Any) -> None:
         self.rows.append(row)
-        with self.path.open("a") as file:
-            file.write(json.dumps(row) + "\n")
+        if index() == 0:
+            with self.path.open("a") as file:
+                file.write(json.dumps(row) + "\n")
 
 
 def _tensors(model: nn.Module) -> dict[str, torch.Tensor]:

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 FLOORS = [
-    {"config", "labels", "errors", "memory"},
+    {"config", "labels", "errors", "memory", "processes"},
     {"data", "blocks"},
-    {"responder"},
+    {"responder", "step"},
     {"models", "baselines"},
     {"train", "generate", "metrics", "neural_scores"},
     {"annotation", "evaluate_metric", "knowledge", "provenance", "settings"},

@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from rd.baselines.emotional import EmotionalResponder
 from rd.blocks.attention import Attention
 from rd.blocks.latent import StackedLinear
+from rd.blocks.parts import mean
 from rd.blocks.recognition import Annealing, LatentVariable
 from rd.blocks.transformer import Encoder
 from rd.config import ModelConfig
@@ -137,8 +138,8 @@ class CAB(EmotionalResponder):
         bag = -(said.gather(1, batch.target) * (batch.target != Vocabulary.PAD)).sum(1)  # (B,)
         return super().extra_losses(batch, context, generator) | {
             "intent": label_loss(notes["final"], batch.intent),
-            "kl": self.annealing() * notes["kl"].mean(),
-            "bag": BAG * bag.mean(),
+            "kl": self.annealing() * mean(notes["kl"]),
+            "bag": BAG * mean(bag),
         }
 
     def hits(self, batch: Batch, context: Context) -> dict[str, Tensor]:

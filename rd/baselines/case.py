@@ -21,6 +21,7 @@ from rd.baselines.cognition_graph import CognitionGraph
 from rd.baselines.concept_graph import adjacency, nodes
 from rd.baselines.emotional import EmotionalResponder
 from rd.blocks.alignment import Alignment
+from rd.blocks.parts import everyone, mean, ratio
 from rd.blocks.transformer import Encoder
 from rd.config import ModelConfig
 from rd.data.batch import Batch
@@ -87,9 +88,10 @@ class CASE(EmotionalResponder):
         Negatives are the other samples of the batch: for a phrase, those of its own relation.
         """
         notes = context.notes
-        phrased, reacts = notes["phrased"], notes["reacts"]
-        coarse = self.coarse(notes["c_cog"][None], notes["c_emo"], phrased.any(-1)[None])
-        fine = self.fine(notes["phrases"].transpose(0, 1), notes["h_rea"], phrased.T & reacts)
+        names = ("phrased", "reacts", "c_cog", "c_emo", "phrases", "h_rea")
+        phrased, reacts, c_cog, c_emo, phrases, h_rea = (everyone(notes[name]) for name in names)
+        coarse = self.coarse(c_cog[None], c_emo, phrased.any(-1)[None])
+        fine = self.fine(phrases.transpose(0, 1), h_rea, phrased.T & reacts)
         aligned = {"coarse": COARSE * coarse, "fine": FINE * fine}
         return super().extra_losses(batch, context, generator) | aligned | self._selection(batch, notes)
 
@@ -108,8 +110,8 @@ class CASE(EmotionalResponder):
         divergence = divergence + divergence_of(affection.detach(), notes["affection"])
         said = self.vocab_logits(torch.tanh(self.bag(torch.cat([c_emo, c_cog], -1)))).float().log_softmax(-1)  # (B, V)
         words = target[:, 1:] != Vocabulary.PAD
-        bow = -(said.gather(1, batch.target) * words).sum() / words.sum()
-        return {"kl": divergence.mean(), "bow": bow}
+        bow = ratio(-(said.gather(1, batch.target) * words).sum(), words.sum())
+        return {"kl": mean(divergence), "bow": bow}
 
 
 def select(query: Tensor, states: Tensor, there: Tensor, bias: Tensor | None = None) -> tuple[Tensor, Tensor]:

@@ -17,6 +17,7 @@ from torch.nn import functional as F
 
 from rd.baselines.emotional import EmotionalResponder
 from rd.blocks.critic import Critic, Exchange, wasserstein
+from rd.blocks.parts import largest, parts
 from rd.blocks.transformer import Encoder
 from rd.config import ModelConfig
 from rd.data.batch import Batch
@@ -79,11 +80,12 @@ class EmpDG(EmotionalResponder):
     def players(plays: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """plays (B,) True where a next turn is -> PLAYERS of those samples at random (P,), others where they are few.
 
-        At random, as batches are sorted by length: else the longest would never play.
+        At random, as batches are sorted by length: else the longest would never play. Where a batch lies on several
+        processes, each chooses its share of them.
         """
         device = plays.device if generator is None else generator.device
         drawn = torch.rand(len(plays), device=device, generator=generator).to(plays.device)
-        return (plays + drawn).argsort(descending=True)[:PLAYERS]
+        return (plays + drawn).argsort(descending=True)[: -(-PLAYERS // parts())]
 
     def expected(self, batch: Batch, context: Context, rows: Tensor, felt: Tensor) -> Tensor:
         """The words that the model expects after the gold ones before, of samples rows (P,), felt (V,) -> (2, P, T, D).
@@ -105,7 +107,7 @@ class EmpDG(EmotionalResponder):
     def lexicon(self, batch: Batch) -> Tensor:
         """(V,) True at emotional words, as far as contexts have shown them: replies come without intensities."""
         shown = batch.known.intensity.masked_fill(batch.source == Vocabulary.UNK, 0.0)
-        found = self.intensity.scatter_reduce(0, batch.source.flatten(), shown.flatten(), "amax")
+        found = largest(self.intensity.scatter_reduce(0, batch.source.flatten(), shown.flatten(), "amax"))
         if self.training:
             self.intensity.copy_(found)
         return found >= THRESHOLD

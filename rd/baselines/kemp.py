@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from rd.baselines.concept_graph import adjacency, nodes
 from rd.baselines.emotional import EmotionalResponder
 from rd.blocks.attention import Attention
+from rd.blocks.parts import mean
 from rd.blocks.transformer import positions
 from rd.config import ModelConfig
 from rd.data.batch import Batch
@@ -88,5 +89,5 @@ def attention_loss(looked: Tensor, said: Tensor, share: Tensor, there: Tensor) -
 
     The mean is over the words of a reply, then over the nodes of a context, then over the batch: padding has no part.
     """
-    mean = (looked * said[..., None]).sum(1) / said.sum(1, keepdim=True)  # (B, N)
-    return ((mean - share).square().sum(-1) / there.sum(-1)).mean()  # where no node is, both are 0
+    each = (looked * said[..., None]).sum(1) / said.sum(1, keepdim=True)  # (B, N)
+    return mean((each - share).square().sum(-1) / there.sum(-1))  # where no node is, both are 0

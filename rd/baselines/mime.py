@@ -19,6 +19,7 @@ from torch.nn import functional as F
 from rd.baselines.emotional import EmotionalResponder
 from rd.blocks.diffusion import normal_like
 from rd.blocks.latent import StackedLinear, gaussian, gaussian_kl
+from rd.blocks.parts import mean as over_all
 from rd.blocks.transformer import Encoder
 from rd.config import ModelConfig
 from rd.data.batch import Batch
@@ -94,7 +95,8 @@ class MIME(EmotionalResponder):
     ) -> dict[str, Tensor]:
         """Cross entropy of the emotion, and KL(q || p) of each polarity: summed over Z, the mean over the batch."""
         mean, logvar = self.recognise(context)
-        kl = gaussian_kl(mean, logvar, context.notes["mean"], context.notes["logvar"]).mean(-1)  # (P,)
+        kl = gaussian_kl(mean, logvar, context.notes["mean"], context.notes["logvar"])  # (P, B)
+        kl = over_all(kl, -1)  # (P,)
         return super().extra_losses(batch, context, generator) | {"kl_pos": kl[0], "kl_neg": kl[1]}
 
     def recognise(self, context: Context) -> tuple[Tensor, Tensor]:

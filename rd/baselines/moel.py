@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from rd.baselines.emotional import EmotionalResponder
 from rd.blocks.listeners import Listeners, MetaDecoder
+from rd.blocks.parts import everyone
 from rd.blocks.transformer import Keys
 from rd.config import ModelConfig
 from rd.data.batch import UNLABELLED, Batch
@@ -62,7 +63,8 @@ class MoEL(EmotionalResponder):
         """p (B, E), or, by one draw for all, the true emotions (B,) where they are known: (B, E). Counts a step."""
         device = p.device if generator is None else generator.device
         chance = GAMMA + (1 - GAMMA) * torch.exp(-self.steps / FALL)
-        told = torch.rand((), device=device, generator=generator).to(p.device) < chance
+        draw = torch.rand((), device=device, generator=generator).to(p.device)
+        told = everyone(draw.expand(len(p)))[0] < chance
         self.steps += 1
         known = emotion != UNLABELLED
         gold = F.one_hot(emotion.where(known, 0), p.size(-1)).to(p.dtype)

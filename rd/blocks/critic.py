@@ -15,6 +15,8 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional as F
 
+from rd.blocks.parts import total
+
 PENALTY = 10.0  # lambda; Gulrajani et al. 2017 (the authors' 0.1 does not hold a critic that plays from the first step)
 
 
@@ -90,5 +92,5 @@ def wasserstein(
         scores, states, known = critic(both, exchange)
         gap = scores[0] - scores[1] + PENALTY * critic.penalty(states, exchange.mask, known, generator)
         fooled = functional_call(critic, frozen, (said.float()[None], exchange))[0][0]
-    share = plays / plays.sum().clamp_min(1)  # (P,)
-    return (gap * share).sum(), -(fooled * share).sum()
+    share = plays / total(plays.sum()).clamp_min(1)  # (P,)
+    return total((gap * share).sum()), -total((fooled * share).sum())

@@ -13,6 +13,8 @@ from math import log
 import torch
 from torch import Tensor, nn
 
+from rd.blocks.parts import total
+
 THRESHOLD = 0.05  # VADER compound; source: Hutto and Gilbert 2014
 
 
@@ -27,7 +29,7 @@ def route(sentiment: Tensor, routing: str = "example") -> Tensor:
         return own
     if routing != "batch":
         raise ValueError(f'routing must be "example" or "batch", got {routing!r}')
-    counts = torch.stack([(own == polarity).sum() for polarity in (-1, 0, 1)])  # (3,)
+    counts = total(torch.stack([(own == polarity).sum() for polarity in (-1, 0, 1)]))  # (3,)
     tie = (counts == counts.max()).sum() > 1
     return torch.where(tie, 0, counts.argmax() - 1).expand_as(own)
 

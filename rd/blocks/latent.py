@@ -87,7 +87,7 @@ class ConditionalVAE(nn.Module):
         return self.output(torch.cat([state, x], dim=-1)).float(), kl
 
     def predictor(self, intent: Tensor) -> Predictor:
-        """`forward` for a long chain under one intent (B, I): z is the mean of p, and what no step changes is done once.
+        """`forward` for a long chain under one intent (B, I): z is the mean of p, what no step changes is done once.
 
         With z linear in the condition, prior and decoder are one product; x_n enters both layers that read it at once.
         """

@@ -11,6 +11,8 @@ Ionides 2008); unlike PPO's clip it shortens a long step instead of dropping it.
 import torch
 from torch import Tensor, nn
 
+from rd.blocks.parts import mean
+
 
 class PolicyNetwork(nn.Module):
     """M_p: two linear layers on the pooled Emofused."""
@@ -74,7 +76,7 @@ def policy_loss(
     ratio = chosen.detach().exp() / mu.detach().float().gather(-1, action[:, None]).squeeze(-1)  # (B,)
     if clip is not None:
         ratio = ratio.clamp(max=clip)
-    return -(ratio * (reward - baseline).detach() * chosen).mean()
+    return -mean(ratio * (reward - baseline).detach() * chosen)
 
 
 class MovingBaseline(nn.Module):
@@ -89,5 +91,5 @@ class MovingBaseline(nn.Module):
         """reward (B,) -> the average BEFORE this batch (a scalar): one that saw its own reward would be biased."""
         before = self.value.clone()
         if self.training:
-            self.value.lerp_(reward.detach().float().mean(), 1 - self.momentum)
+            self.value.lerp_(mean(reward.detach().float()), 1 - self.momentum)
         return before

@@ -64,7 +64,8 @@ class Batch:
 def _moved(value: Any, device: torch.device | str) -> Any:
     """A tensor, or a named tuple of them, on the device; anything else as it is."""
     if isinstance(value, Tensor):
-        return value.to(device, non_blocking=True)
+        goes = torch.device(device).type == "cuda" and value.device.type == "cpu"
+        return (value.pin_memory() if goes else value).to(device, non_blocking=True)  # only then nobody waits
     return type(value)(*(_moved(v, device) for v in value)) if isinstance(value, tuple) else value
 
 
@@ -217,7 +218,11 @@ class Batches(Sequence):
         return len(self.order)
 
     def __getitem__(self, i: int) -> Batch:
-        return self.collate([self.examples[j] for j in self.order[i]])
+        return self.part(i, 0, 1)
+
+    def part(self, i: int, index: int, count: int) -> Batch:
+        """Rows index, index + count, ... of batch i: what one of `count` processes has of it."""
+        return self.collate([self.examples[j] for j in self.order[i][index::count]])
 
 
 def in_order(examples: Sequence[Example], collate: Collate, size: int) -> Batches:

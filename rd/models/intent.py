@@ -9,6 +9,7 @@ from torch.nn import functional as F
 from rd.blocks.attention import Attention
 from rd.blocks.diffusion import Diffusion, normal_like
 from rd.blocks.latent import ConditionalVAE
+from rd.blocks.parts import mean
 from rd.blocks.policy import MovingBaseline, PolicyNetwork, behaviour, masked_policy, reference_mask
 from rd.config import ModelConfig
 from rd.labels import EMOTIONS, INTENTS, POSITIVE
@@ -61,8 +62,8 @@ class MimicryUnit(nn.Module):
         levels = torch.rand(x0.size(1), device=x0.device, generator=generator) * self.diffusion.steps
         eps = normal_like(x0, generator)
         guess, kl = self.denoiser(self.diffusion.noise(x0, levels.long(), eps), levels.long(), first, eps, generator)
-        noise = (guess - eps).pow(2).mean((1, 2))
-        return noise + kl.mean(1) / x0.size(-1), noise.detach()
+        noise = mean((guess - eps).pow(2), (1, 2))
+        return noise + mean(kl, 1) / x0.size(-1), noise.detach()
 
     def mimic(self, x0: Tensor, first: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Noise Q_s to level t* and come back (eq. 7): x0 (2, B, D) -> Emo_s (2, B, D)."""

@@ -6,6 +6,7 @@ from torch.nn import functional as F
 
 from rd.blocks.contrastive import nt_xent
 from rd.blocks.experts import EmotionExperts
+from rd.blocks.parts import everyone
 from rd.blocks.policy import policy_loss, reward
 from rd.config import ModelConfig
 from rd.data.batch import UNLABELLED, Batch, Pieces
@@ -94,9 +95,10 @@ class ReflectDiffu(Responder):
     ) -> dict[str, Tensor]:
         """L_em (eq. 20) and L_twice (eq. 10, with the noise and policy terms: papers/errata.md), each by its weight."""
         notes, config = context.notes, self.config
-        known = batch.emotion != UNLABELLED  # else samples without a label would be pulled together
+        q, felt = everyone(notes["q"]), everyone(batch.emotion)
+        known = felt != UNLABELLED  # else samples without a label would be pulled together
         emotion = {
-            "contrast": nt_xent(notes["q"][known], batch.emotion[known], config.temperature),
+            "contrast": nt_xent(q[known], felt[known], config.temperature),
             "emotion": label_loss(notes["emotion"], batch.emotion),
         }
         twice = {"intent": label_loss(notes["final"], batch.intent)}
