@@ -23,6 +23,7 @@ from rd.annotation.annotations import (
     load_tagger,
 )
 from rd.annotation.view import View, view
+from rd.checkpoint import WEIGHTS
 from rd.config import Config, KnowledgeConfig
 from rd.data.corpus import Corpus, read_corpus, samples
 from rd.data.intents import read_intents
@@ -34,11 +35,11 @@ from rd.generate import Decode
 from rd.inputs import Inputs
 from rd.knowledge.knowledge import Knowledge
 from rd.knowledge.open import open_knowledge
+from rd.locks import locked
 from rd.responder import Responder
 from rd.run import FINISHED, MODELS, Run, load_run, save_json, train_run
 from rd.scores import score_rows, write_scores
 from rd.settings import settings
-from rd.train import WEIGHTS
 
 KNOWLEDGE = "knowledge"  # its folder, beside the runs
 
@@ -136,7 +137,9 @@ class Pipeline:
         target = run.folder / f"{result_name('metrics', split)}.json"
         if not target.exists():
             tagger = open_tagger(run, self.annotators_folder)
-            save_json(target, evaluate_run(run, self.corpus, split, self.needed(model), tagger))
+            needed = self.needed(model)
+            with locked(run.folder):
+                save_json(target, evaluate_run(run, self.corpus, split, needed, tagger))
         return json.loads(target.read_text())
 
 

@@ -9,14 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
 
+from rd.checkpoint import WEIGHTS, load_weights
 from rd.config import Config, TrainConfig
 from rd.data.batch import in_order, shuffled
+from rd.files import replace_file, replace_text
 from rd.inputs import Inputs
 from rd.metrics import perplexity
 from rd.responder import Responder
-from rd.train import WEIGHTS, fit, replace_file
+from rd.train import fit
 
 FIRST = "first.safetensors"  # the first stage's best weights, while the last stage's lie in their place
 FINAL = "final"  # folder of the last stage
@@ -60,7 +61,7 @@ def train_stages(
         if not begun.exists() or json.loads(begun.read_text()) != {"after": steps}:
             shutil.rmtree(out / FINAL, ignore_errors=True)
             (out / FINAL).mkdir()
-            begun.write_text(json.dumps({"after": steps}))
+            replace_text(begun, json.dumps({"after": steps}))
         model.joined = bert
         inputs.collate.pieces = model.pieces
         last = _stage(model, inputs, config.final, out / FINAL, resume, f"{name}, final stage")
@@ -70,7 +71,7 @@ def train_stages(
             _copy(out / WEIGHTS, out / FIRST)
             _copy(out / FINAL / WEIGHTS, out / WEIGHTS)
         else:
-            model.load_state_dict(load_file(out / WEIGHTS))
+            load_weights(out / WEIGHTS, model)
     return {"steps": steps, "best": best}
 
 

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
-import pickle
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -17,15 +15,14 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
-from safetensors.torch import load_file, save_file
 from torch import nn
 from tqdm import tqdm
 
+from rd.checkpoint import WEIGHTS, load_state, load_weights, save_state, save_weights
 from rd.config import TrainConfig
 from rd.errors import UserError
+from rd.files import append, replace_text
 from rd.memory import keep_freed_memory, return_freed_memory
-
-WEIGHTS = "best.safetensors"  # of the best validation; not committed, so a clone may have a run's figures without it
 
 
 class TrainingError(RuntimeError):
@@ -105,7 +102,7 @@ def fit(
     finally:  # Ctrl-C is a kill: the last state stands, for one taken in mid-step would be of no step
         bar.close()
     if (out / WEIGHTS).exists():
-        model.load_state_dict(load_file(out / WEIGHTS))
+        load_weights(out / WEIGHTS, model)
     return history.rows
 
 
@@ -148,7 +145,7 @@ def _validate(model, validate, state, history, out, accelerator, config) -> None
     if found["score"] < state["best"]:
         state["best"], state["stale"] = found["score"], 0
         if accelerator.is_main_process:
-            replace_file(out / WEIGHTS, lambda path: save_file(_tensors(model), path))
+            save_weights(out / WEIGHTS, model)
     else:
         state["stale"] += 1
 
@@ -160,35 +157,23 @@ class _History:
         lines = path.read_text().splitlines() if path.exists() and step else []
         rows = [json.loads(line) for line in lines if line.endswith("}")]
         self.path, self.rows = path, [row for row in rows if row["step"] <= step]
-        replace_file(path, lambda p: Path(p).write_text("".join(json.dumps(row) + "\n" for row in self.rows)))
+        replace_text(path, "".join(json.dumps(row) + "\n" for row in self.rows))
 
     def add(self, **row: Any) -> None:
         self.rows.append(row)
-        with self.path.open("a") as file:
-            file.write(json.dumps(row) + "\n")
-
-
-def _tensors(model: nn.Module) -> dict[str, torch.Tensor]:
-    return {name: value.detach().cpu().contiguous().clone() for name, value in model.state_dict().items()}
+        append(self.path, (json.dumps(row) + "\n").encode())
 
 
 def _save(path: Path, model: nn.Module, optimizer: Any, state: dict[str, Any]) -> None:
-    whole = {**state, "model": model.state_dict(), "optimizer": optimizer.state_dict()}
-    replace_file(path, lambda p: torch.save(whole, p))
+    save_state(path, {**state, "model": model.state_dict(), "optimizer": optimizer.state_dict()})
 
 
 def _load(path: Path, model: nn.Module, optimizer: Any) -> dict[str, Any]:
+    whole = load_state(path)
     try:
-        whole = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
-        raise UserError(f"{path}: damaged ({str(error).splitlines()[0][:100]}); delete it to begin again") from None
-    model.load_state_dict(whole.pop("model"))
-    optimizer.load_state_dict(whole.pop("optimizer"))
+        model.load_state_dict(whole.pop("model"))
+        optimizer.load_state_dict(whole.pop("optimizer"))
+    except (RuntimeError, ValueError, LookupError, TypeError, AttributeError) as error:
+        why = (str(error).splitlines() or [""])[0][:100]
+        raise UserError(f"{path}: of another model or version ({why}); give another --out, or delete it") from None
     return whole
-
-
-def replace_file(path: Path, write: Callable[[str], Any]) -> None:
-    """Write beside `path`, then rename: a kill leaves the old file or the new one, never half."""
-    beside = path.with_name(f".{path.name}.part")  # one name: what a kill leaves is overwritten
-    write(str(beside))
-    os.replace(beside, path)

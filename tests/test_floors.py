@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 FLOORS = [
-    {"config", "labels", "errors", "memory"},
-    {"data", "blocks"},
+    {"config", "labels", "errors", "memory", "files"},
+    {"locks"},
+    {"data", "blocks", "checkpoint"},
     {"responder"},
     {"models", "baselines"},
     {"train", "generate", "metrics", "neural_scores"},
