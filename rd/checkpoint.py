@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import pickle
 import shutil
+import struct
 import zipfile
 import zlib
 from pathlib import Path
@@ -24,6 +25,10 @@ from rd.files import replace_file
 
 WEIGHTS = "best.safetensors"  # of the best validation; not committed, so a clone may have a run's figures without it
 CHECK = "crc32"  # its name in the header
+BROKEN = (
+    *(zipfile.BadZipFile, zlib.error, struct.error, pickle.UnpicklingError),
+    *(OSError, EOFError, RuntimeError, ValueError, LookupError, TypeError, AttributeError),
+)  # what zipfile and torch raise, one or the other, for a state with a flipped bit
 
 
 def save_weights(path: Path, model: nn.Module) -> None:
@@ -61,7 +66,7 @@ def load_state(path: Path) -> dict[str, Any]:
             if broken := parts.testzip():
                 raise ValueError(f"wrong checksum of {broken}")
         return torch.load(path, map_location="cpu", weights_only=True)
-    except (zipfile.BadZipFile, pickle.UnpicklingError, RuntimeError, ValueError, EOFError, LookupError) as error:
+    except BROKEN as error:
         why = (str(error).splitlines() or [type(error).__name__])[0][:100]
         raise UserError(f"{path}: damaged ({why}); delete it to begin again") from None
 
