@@ -54,7 +54,11 @@ def _taken(folder: Path, wait: bool) -> IO[str]:
     """The open and locked file. One that its last holder removed meanwhile locks nothing: then the next is tried."""
     while True:
         folder.mkdir(parents=True, exist_ok=True)
-        file = (folder / LOCK).open("a+", encoding="utf-8")
+        try:
+            file = (folder / LOCK).open("a+", encoding="utf-8")
+        except OSError as error:
+            error.filename = str(folder)
+            raise
         try:
             _lock(file, folder, wait)
             with suppress(OSError):
