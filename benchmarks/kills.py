@@ -56,6 +56,7 @@ SETTINGS = """
 """.split()
 STEPS = 24
 BYTES = 3_000_000  # of each file to fetch
+PRELOADED = ["rd.pipeline", "rd.llm.baseline", "rd.annotation.files", "torch._dynamo", "openai", "evaluate"]
 Facts = dict[str, str]  # what the commands need: paths, addresses
 
 
@@ -243,7 +244,7 @@ class Starter:
     def __init__(self) -> None:
         os.environ["PYTHONWARNINGS"] = "ignore"  # Python's own tracker counts what the killed could not give back
         self.context = multiprocessing.get_context("forkserver")
-        self.context.set_forkserver_preload(["rd.pipeline", "rd.llm.baseline", "rd.annotation.files", "openai"])
+        self.context.set_forkserver_preload(PRELOADED)
 
     def run(self, name: str, folder: Path, facts: Facts, die_at: int = 0, after: float | None = None) -> bool:
         """Whether the command got through. after: seconds until it is killed. Raises RuntimeError where it failed."""
@@ -265,11 +266,11 @@ class Starter:
         assert self.run(name, folder, facts)
         return time.monotonic() - began
 
-    def at_renames(self, name: str, folder: Path, facts: Facts) -> int:
-        """Killed at its first rename, at the second of the next start, ...; the number of kills."""
+    def at_renames(self, name: str, folder: Path, facts: Facts, stride: int = 1) -> int:
+        """Killed at its first rename, `stride` moments later at the next start, ...; the number of kills."""
         folder.mkdir()
         CASES[name].begin(folder, facts)
-        return next(kills for kills in count() if self.run(name, folder, facts, die_at=kills + 1))
+        return next(kills for kills in count() if self.run(name, folder, facts, die_at=1 + stride * kills))
 
     def at_random(self, name: str, folder: Path, facts: Facts, seconds: float, chance: random.Random, most: int) -> int:
         """Killed at random moments of a run of `seconds`, at most `most` times; the number of kills."""
