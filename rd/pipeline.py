@@ -37,7 +37,7 @@ from rd.knowledge.knowledge import Knowledge
 from rd.knowledge.open import open_knowledge
 from rd.locks import locked
 from rd.responder import Responder
-from rd.run import FINISHED, MODELS, Run, load_run, save_json, train_run
+from rd.run import FINISHED, MODELS, Run, load_run, read_json, save_json, train_run
 from rd.scores import score_rows, write_scores
 from rd.settings import settings
 
@@ -140,7 +140,7 @@ class Pipeline:
             needed = self.needed(model)
             with locked(run.folder):
                 save_json(target, evaluate_run(run, self.corpus, split, needed, tagger))
-        return json.loads(target.read_text())
+        return read_json(target)
 
 
 def result_name(kind: str, split: str, corpus: str = "") -> str:

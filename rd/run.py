@@ -36,6 +36,7 @@ from rd.models.transformer import Transformer
 from rd.provenance import provenance
 from rd.responder import Responder
 from rd.stages import train_stages
+from rd.train import read_history
 
 FINISHED = "machine.json"
 MODELS: dict[str, type[Responder]] = {
@@ -186,8 +187,7 @@ def _check(folder: Path) -> str:
 
 def _steps_done(out: Path, config: Config) -> int:
     """Steps of the first stage that its state holds, by the history."""
-    lines = (out / "history.jsonl").read_text().splitlines() if (out / "history.jsonl").exists() else []
-    steps = [json.loads(line)["step"] for line in lines if line.endswith("}")]
+    steps = [row["step"] for row in read_history(out / "history.jsonl")]
     return max((step for step in steps if step % config.train.save_every == 0), default=0)
 
 
@@ -196,6 +196,14 @@ def _is_finished(out: Path, config: Config) -> bool:
     if not all((out / name).is_file() for name in ("config.json", FINISHED, WEIGHTS, "state.pt")):
         return False
     return json.loads((out / "config.json").read_text())["digest"] == config.digest()
+
+
+def read_json(path: Path) -> Any:
+    """What `save_json` wrote. Raises UserError where it is damaged."""
+    try:
+        return json.loads(path.read_text("utf-8"))
+    except ValueError as error:
+        raise UserError(f"{path}: damaged ({error}); delete it, and it is made again") from None
 
 
 def save_json(path: Path, value: Any) -> None:
@@ -219,7 +227,7 @@ class Run:
     def steps(self) -> int | None:
         """Steps of training, as the end of the run noted them; None where a run was not finished."""
         file = self.folder / FINISHED
-        return json.loads(file.read_text())["steps"] if file.is_file() else None
+        return read_json(file)["steps"] if file.is_file() else None
 
 
 def load_run(folder: str | Path) -> Run:

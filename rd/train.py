@@ -25,7 +25,7 @@ from rd.files import append, replace_text
 from rd.memory import keep_freed_memory, return_freed_memory
 
 
-class TrainingError(RuntimeError):
+class TrainingError(UserError):
     """A loss was NaN or infinite; the state before that step is saved."""
 
 
@@ -150,12 +150,23 @@ def _validate(model, validate, state, history, out, accelerator, config) -> None
         state["stale"] += 1
 
 
+def read_history(path: Path) -> list[dict[str, Any]]:
+    """The rows of a history.jsonl, but for a torn last one; none where there is no file. Raises UserError."""
+    lines = path.read_text("utf-8").splitlines() if path.exists() else []
+    try:
+        rows = [json.loads(line) for line in lines if line.endswith("}")]
+        if any("step" not in row for row in rows):
+            raise ValueError("a row without its step")
+    except (ValueError, TypeError) as error:
+        raise UserError(f"{path}: damaged ({error}); take the broken line out") from None
+    return rows
+
+
 class _History:
     """JSON lines; rows after the state's step are from a run that was killed and are dropped."""
 
     def __init__(self, path: Path, step: int) -> None:
-        lines = path.read_text().splitlines() if path.exists() and step else []
-        rows = [json.loads(line) for line in lines if line.endswith("}")]
+        rows = read_history(path) if step else []
         self.path, self.rows = path, [row for row in rows if row["step"] <= step]
         replace_text(path, "".join(json.dumps(row) + "\n" for row in self.rows))
 

@@ -5,6 +5,7 @@ Also: the same seed in another process, where Python hashes strings otherwise, l
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import shutil
@@ -17,6 +18,8 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 import kills  # noqa: E402
+
+from rd.locks import locked  # noqa: E402
 
 FRESH = """
 import json, sys, torch
@@ -58,8 +61,6 @@ def test_a_killed_command_ends_as_if_undisturbed(desk: tuple, tmp_path: Path, na
 
 def test_the_same_seed_in_another_process_leaves_the_same_bytes(desk: tuple, tmp_path: Path) -> None:
     """Weights, history, answers and figures, but for dates and durations."""
-    import json
-
     start, facts = desk
     start.whole("evaluate", tmp_path / "one", facts)  # of the run that the fixture trained
     (tmp_path / "two").mkdir()
@@ -69,3 +70,20 @@ def test_the_same_seed_in_another_process_leaves_the_same_bytes(desk: tuple, tmp
     one, two = kills.kept(tmp_path / "one"), kills.kept(tmp_path / "two")
     assert {"run/best.safetensors", "run/samples.jsonl", "run/metrics.json", "run/scores.csv"} <= set(one)
     assert one == two
+
+
+@pytest.mark.parametrize("verb", ["train", "evaluate", "generate", "prompt", "tune"])
+def test_a_folder_that_another_process_writes_into_is_refused(
+    desk: tuple, tmp_path: Path, capsys: pytest.CaptureFixture, verb: str
+) -> None:
+    facts, run = desk[1], tmp_path / "run"
+    shutil.copytree(facts["run"], run)
+    before = kills.kept(tmp_path)
+    with locked(run):
+        if verb == "tune":
+            status = kills.rd(["tune", "made-up", "--out", str(run)])
+        else:
+            status = kills.CASES[verb].work(tmp_path, facts)
+    told = [line for line in capsys.readouterr().err.splitlines() if line.startswith("rd: ")]
+    assert status == 2 and len(told) == 1 and f"{run}: process {os.getpid()} on" in told[0]
+    assert kills.kept(tmp_path) == before
