@@ -271,8 +271,12 @@ def test_files_of_an_earlier_version_have_no_checksum_and_are_read(tmp_path: Pat
     graph.write_text(graph.read_text("utf-8").splitlines()[0], "utf-8")
     rows = [json.loads(line)[:2] for line in lines.read_text("utf-8").splitlines() if line]
     lines.write_text("".join(f"{json.dumps(row)}\n" for row in rows), "utf-8")
-    monkeypatch.setattr("rd.knowledge.open.pmi_concepts", None)
-    monkeypatch.setattr("rd.knowledge.open.Neighbours", None)
+
+    def never(*_: object) -> None:
+        raise AssertionError("it was made again")
+
+    monkeypatch.setattr("rd.knowledge.open.pmi_concepts", never)
+    monkeypatch.setattr("rd.knowledge.open.Neighbours", never)
     again = open_knowledge(corpus(), KnowledgeConfig(), tmp_path)
     assert again.concepts == first.concepts and again.commonsense(QUERIES) == said
 
