@@ -58,6 +58,8 @@ def test_a_cache_is_waited_for(root: Path, tmp_path: Path, capsys: pytest.Captur
     threading.Timer(0.2, child.communicate).start()  # the end of its input is its end
     with locked(tmp_path, wait=True):
         assert child.wait() == 0
+        with pytest.raises(UserError, match=f"process {os.getpid()} "), locked(tmp_path):
+            raise AssertionError("it waited for a file that its holder has removed since, and holds nothing")
     line = capsys.readouterr().err
     assert line.count("\n") == 1 and f"waiting for process {child.pid}" in line
 
