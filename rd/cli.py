@@ -7,11 +7,13 @@ import json
 import os
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
-from rd.errors import UserError
+from rd.errors import UserError, machine_fault
 from rd.human import commands
+from rd.locks import locked
 from rd.processes import by_main, index, main_first
 
 
@@ -32,10 +34,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 130
     except BrokenPipeError:
         return 0
-    except OSError as error:  # a folder that is not there, a full disk, a file that may not be read
-        if error.filename is None:
+    except Exception as error:
+        if (line := machine_fault(error)) is None:
             raise
-        print(f"rd: {error.filename}: {error.strerror}", file=sys.stderr)
+        print(f"rd: {line}", file=sys.stderr)
         return 2
     return 0
 
@@ -211,7 +213,8 @@ def _prompt(chosen: argparse.Namespace) -> None:
     )
     folder = Path(chosen.out) if chosen.out else desk.run_folder(short_name(chosen.model))
     more = (chosen.resume, lambda: desk.tagger, desk.config.preset)
-    found = run_prompt(question, desk.corpus, folder, chosen.count, *more)
+    with locked(folder):
+        found = run_prompt(question, desk.corpus, folder, chosen.count, *more)
     _print({name: value for name, value in found.items() if name != "notes"}, False)
     print(folder)
 
@@ -221,7 +224,8 @@ def _tune(chosen: argparse.Namespace) -> None:
     from rd.llm.finetune import tune, tuning
 
     config = tuning(chosen.seed, chosen.max_steps)
-    print(tune(chosen.model, read_corpus(chosen.data or None), Path(chosen.out), config, chosen.resume))
+    with locked(chosen.out):
+        print(tune(chosen.model, read_corpus(chosen.data or None), Path(chosen.out), config, chosen.resume))
 
 
 def _generate(chosen: argparse.Namespace) -> None:
@@ -236,8 +240,9 @@ def _generate(chosen: argparse.Namespace) -> None:
     if not target.parent.is_dir():
         raise UserError(f"--out {target}: its folder is not there")
     inputs = main_first(lambda: split_inputs(run, corpus, chosen.split, annotations))
-    records = answer(run, inputs, chosen.split, Decode(chosen.decode), seed=chosen.seed)
-    by_main(lambda: write_lines(target, records))
+    with locked(run.folder) if target.parent == run.folder else nullcontext():
+        records = answer(run, inputs, chosen.split, Decode(chosen.decode), seed=chosen.seed)
+        by_main(lambda: write_lines(target, records))
     print(target)
 
 
@@ -248,9 +253,10 @@ def _evaluate(chosen: argparse.Namespace) -> None:
     if (chosen.neural or 0) < 0:
         raise UserError(f"--neural {chosen.neural}: give the number of replies, or nothing for all of them")
     run, corpus, annotations = open_run(chosen.run, chosen.data, chosen.split)
-    found = evaluate_run(run, corpus, chosen.split, annotations, open_tagger(run), chosen.neural)
     target = run.folder / f"{result_name('metrics', chosen.split, foreign(run, corpus))}.json"
-    by_main(lambda: save_json(target, found))
+    with locked(run.folder):
+        found = evaluate_run(run, corpus, chosen.split, annotations, open_tagger(run), chosen.neural)
+        by_main(lambda: save_json(target, found))
     _print({name: value for name, value in found.items() if name not in ("provenance", "notes")}, False)
     print(target)
 

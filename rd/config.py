@@ -136,7 +136,12 @@ class Config:
 
     def digest(self) -> str:
         """First 12 hex digits of the SHA-256 of the canonical JSON form: the config hash of every table."""
-        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:12]
+        return digest(asdict(self))
+
+
+def digest(values: dict[str, Any]) -> str:
+    """`Config.digest` of settings in `asdict`'s form, those of another version too."""
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:12]
 
 
 def from_dict(cls: type, values: dict[str, Any]) -> Any:

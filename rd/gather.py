@@ -24,6 +24,7 @@ from sklearn.decomposition import PCA
 from rd.annotation.annotations import label_intents
 from rd.annotation.table1 import intent_counts
 from rd.blocks.experts import route
+from rd.checkpoint import WEIGHTS
 from rd.data.batch import in_order
 from rd.data.corpus import Corpus, samples
 from rd.data.jsonl import read_objects
@@ -36,7 +37,6 @@ from rd.provenance import provenance
 from rd.run import Run, device, save_json
 from rd.scores import FILE, read_scores, score_rows, write_scores
 from rd.significance import trained
-from rd.train import WEIGHTS
 
 KEPT = "gathered"
 SHOWN = "reflectdiffu"  # whose Q and chains are drawn

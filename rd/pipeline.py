@@ -23,6 +23,7 @@ from rd.annotation.annotations import (
     load_tagger,
 )
 from rd.annotation.view import View, view
+from rd.checkpoint import WEIGHTS
 from rd.config import Config, KnowledgeConfig
 from rd.data.corpus import Corpus, read_corpus, samples
 from rd.data.intents import read_intents
@@ -34,12 +35,12 @@ from rd.generate import Decode
 from rd.inputs import Inputs
 from rd.knowledge.knowledge import Knowledge
 from rd.knowledge.open import open_knowledge
+from rd.locks import locked
 from rd.processes import by_main, main_first
 from rd.responder import Responder
-from rd.run import FINISHED, MODELS, Run, load_run, save_json, train_run
+from rd.run import FINISHED, MODELS, Run, load_run, read_json, save_json, train_run
 from rd.scores import score_rows, write_scores
 from rd.settings import settings
-from rd.train import WEIGHTS
 
 KNOWLEDGE = "knowledge"  # its folder, beside the runs
 
@@ -138,9 +139,11 @@ class Pipeline:
         target = run.folder / f"{result_name('metrics', split)}.json"
         if not target.exists():
             tagger = open_tagger(run, self.annotators_folder)
-            found = evaluate_run(run, self.corpus, split, self.needed(model), tagger)
-            by_main(lambda: save_json(target, found))
-        return json.loads(target.read_text())
+            needed = self.needed(model)
+            with locked(run.folder):
+                found = evaluate_run(run, self.corpus, split, needed, tagger)
+                by_main(lambda: save_json(target, found))
+        return read_json(target)
 
 
 def result_name(kind: str, split: str, corpus: str = "") -> str:

@@ -9,8 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 
 from rd.annotation.annotations import load_era
 from rd.annotation.distil import new_era
@@ -21,13 +19,16 @@ from rd.baselines.kemp import KEMP
 from rd.baselines.mime import MIME
 from rd.baselines.moel import MoEL
 from rd.baselines.mtrs import MTRS
-from rd.config import Config, from_dict
+from rd.checkpoint import WEIGHTS, load_weights
+from rd.config import Config, digest, from_dict
 from rd.data.corpus import Corpus, samples
 from rd.data.text import Vocabulary
 from rd.data.vectors import word_vectors
 from rd.errors import UserError
+from rd.files import crc32, replace_text
 from rd.inputs import prepare
 from rd.knowledge.knowledge import Knowledge
+from rd.locks import locked
 from rd.memory import keep_freed_memory
 from rd.models.bert import load_bert
 from rd.models.reflectdiffu import ReflectDiffu
@@ -36,7 +37,7 @@ from rd.processes import by_main, count, main_first
 from rd.provenance import provenance
 from rd.responder import Responder
 from rd.stages import train_stages
-from rd.train import WEIGHTS
+from rd.train import read_history
 
 FINISHED = "machine.json"
 MODELS: dict[str, type[Responder]] = {
@@ -72,13 +73,44 @@ def train_run(
 
     annotators: the folder of the models behind `annotations`; its place relative to `out` goes into config.json.
     intents: of train replies by sample id, for a model that learns them and reads no annotations.
-    Raises UserError for an unknown model.
+    Raises UserError for an unknown model, for what it lacks, and where another process writes into `out`.
     """
     if name not in MODELS:
         raise UserError(f"{name}: no such model; choose one of {', '.join(MODELS)}")
-    _check_folder(out, config, corpus, resume, name)
-    if _is_finished(out, config):
-        return load_run(out).model
+    with locked(out):
+        _check_folder(out, config, corpus, resume, name)
+        if _is_finished(out, config):
+            return load_run(out).model
+        _check_inputs(name, corpus, config, annotations, knowledge)
+        given = {"annotations": annotations, "knowledge": knowledge, "intents": intents}
+        inputs = main_first(lambda: prepare(corpus, config, splits=("train", "valid"), **given))  # knowledge is kept
+        generator = torch.Generator().manual_seed(config.train.seed)
+        vectors, report = word_vectors(inputs.vocab, config.data.vectors, config.model.width, generator)
+        extra = {} if annotations is None else {"reference": annotations.reference}
+        if runs_bert(name, config):
+            extra["era"] = load_era(config.annotators, annotators)
+        with torch.random.fork_rng():
+            torch.manual_seed(config.train.seed)
+            model = MODELS[name](config.model, vectors, **extra)
+        described = {"model": name, "config": asdict(config), "digest": config.digest(), "vectors": report}
+        described |= {"corpus": corpus.name, "data": corpus.sha256}
+        if annotations is not None and annotators is not None:
+            described["annotators"] = os.path.relpath(annotators, out)
+        if knowledge is not None:
+            described["knowledge"] = dict(knowledge.sources)
+        by_main(lambda: _begin(out, inputs.vocab, described))
+
+        # before the loop: the code that trains is the one that was loaded
+        facts = provenance(model=name, config=config.digest(), seed=config.train.seed, data=corpus.sha256)
+        trained = train_stages(model, inputs, config, out, resume, name, runs_bert(name, config))
+        trained["parameters"] = sum(p.numel() for p in model.parameters())
+        trained |= {"processes": count()} if count() > 1 else {}
+        by_main(lambda: save_json(out / FINISHED, {**facts, **trained}))  # written last: it marks the end
+    return model
+
+
+def _check_inputs(name: str, corpus: Corpus, config: Config, annotations: Any, knowledge: Knowledge | None) -> None:
+    """Raises UserError where there is nothing to learn from, or the annotators do not fit."""
     for what, wanted, given in (
         ("the annotations", MODELS[name].reads_annotations, annotations),
         ("knowledge", MODELS[name].reads_knowledge, knowledge),
@@ -93,41 +125,15 @@ def train_run(
             f"{config.annotators.bert}: its vectors are {annotations.store.width} wide and the model expects "
             f"{config.model.bert_width}; give --set model.bert_width={annotations.store.width}"
         )
-    given = {"annotations": annotations, "knowledge": knowledge, "intents": intents}
-    inputs = main_first(lambda: prepare(corpus, config, splits=("train", "valid"), **given))  # knowledge is kept
-    generator = torch.Generator().manual_seed(config.train.seed)
-    vectors, report = word_vectors(inputs.vocab, config.data.vectors, config.model.width, generator)
-    extra = {} if annotations is None else {"reference": annotations.reference}
-    if runs_bert(name, config):
-        extra["era"] = load_era(config.annotators, annotators)
-    with torch.random.fork_rng():
-        torch.manual_seed(config.train.seed)
-        model = MODELS[name](config.model, vectors, **extra)
-    described = {"model": name, "config": asdict(config), "digest": config.digest(), "vectors": report}
-    described |= {"corpus": corpus.name, "data": corpus.sha256}
-    if annotations is not None and annotators is not None:
-        described["annotators"] = os.path.relpath(annotators, out)
-    if knowledge is not None:
-        described["knowledge"] = dict(knowledge.sources)
-    by_main(lambda: _begin(out, inputs.vocab, described))
-
-    # before the loop: the code that trains is the one that was loaded
-    facts = provenance(model=name, config=config.digest(), seed=config.train.seed, data=corpus.sha256)
-    trained = train_stages(model, inputs, config, out, resume, name, runs_bert(name, config))
-    trained["parameters"] = sum(p.numel() for p in model.parameters())
-    trained |= {"processes": count()} if count() > 1 else {}
-    by_main(lambda: save_json(out / FINISHED, {**facts, **trained}))  # written last: it marks the end
-    return model
 
 
 def _begin(out: Path, vocab: Vocabulary, described: dict[str, Any]) -> None:
     """Write vocabulary and config.json; figures of weights that are gone, or will move, go."""
-    out.mkdir(parents=True, exist_ok=True)
     vocab.save(out / "vocabulary.json")
     for pattern in (FINISHED, "metrics*.json", "samples*.jsonl", "scores*.csv"):
         for stale in out.glob(pattern):
             stale.unlink()
-    save_json(out / "config.json", described)
+    save_json(out / "config.json", {**described, "vocabulary": _check(out)})
 
 
 def _check_folder(out: Path, config: Config, corpus: Corpus, resume: bool, name: str) -> None:
@@ -139,12 +145,8 @@ def _check_folder(out: Path, config: Config, corpus: Corpus, resume: bool, name:
         )
     if not (out / "state.pt").exists():  # of a clone: figures without weights are made again
         return
-    file = out / "config.json"
-    try:
-        described = json.loads(file.read_text())
-        before, model = asdict(from_dict(Config, described["config"])), MODELS[described["model"]]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{file}: not readable, or begun by another version ({error}); give another --out") from None
+    described, read, _ = _described(out)
+    file, before = out / "config.json", asdict(read)
     if described["model"] != name:
         raise UserError(f"{out}: a run of {described['model']} lies here; give another --out for {name}")
     if config.train.steps < (done := _steps_done(out, config)):
@@ -153,18 +155,44 @@ def _check_folder(out: Path, config: Config, corpus: Corpus, resume: bool, name:
         )
     before["train"]["steps"] = config.train.steps
     now = asdict(config)
-    parts = ["data", "model", "train", "final"]
-    parts += ["annotators"] * model.reads_annotations + ["knowledge"] * model.reads_knowledge
-    if changed := [part for part in parts if before[part] != now[part]]:
+    if changed := [part for part in ("train", "final", *_parts(name)) if before[part] != now[part]]:
         raise UserError(f"{file}: this run was begun with other settings ({', '.join(changed)}); give another --out")
     if described.get("data", corpus.sha256) != corpus.sha256:
         raise UserError(f"{file}: this run was begun on other data ({described['corpus']}); give another --out")
 
 
+def _parts(name: str) -> list[str]:
+    """The parts of the settings that decide what a model's weights mean."""
+    model = MODELS[name]
+    return ["data", "model", *["annotators"] * model.reads_annotations, *["knowledge"] * model.reads_knowledge]
+
+
+def _described(folder: Path) -> tuple[dict[str, Any], Config, type[Responder]]:
+    """config.json of a run, its settings and its model. Raises UserError for a damaged one, or another version's."""
+    file = folder / "config.json"
+    try:
+        found = json.loads(file.read_text("utf-8"))
+        values, name = found["config"], found["model"]
+        config, model = from_dict(Config, values), MODELS[name]
+        if digest(values) != found["digest"]:
+            raise ValueError("its digest is not that of its settings")
+        now = asdict(config)
+        if gone := [f"{part}.{key}" for part in _parts(name) for key in now[part] if key not in values.get(part, {})]:
+            raise KeyError(f"no {', '.join(gone)}")
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+        raise UserError(
+            f"{file}: damaged, or not a run of this version ({error}); train it again in another folder"
+        ) from None
+    return found, config, model
+
+
+def _check(folder: Path) -> str:
+    return f"{crc32(folder / 'vocabulary.json'):08x}"
+
+
 def _steps_done(out: Path, config: Config) -> int:
     """Steps of the first stage that its state holds, by the history."""
-    lines = (out / "history.jsonl").read_text().splitlines() if (out / "history.jsonl").exists() else []
-    steps = [json.loads(line)["step"] for line in lines if line.endswith("}")]
+    steps = [row["step"] for row in read_history(out / "history.jsonl")]
     return max((step for step in steps if step % config.train.save_every == 0), default=0)
 
 
@@ -175,11 +203,17 @@ def _is_finished(out: Path, config: Config) -> bool:
     return json.loads((out / "config.json").read_text())["digest"] == config.digest()
 
 
+def read_json(path: Path) -> Any:
+    """What `save_json` wrote. Raises UserError where it is damaged."""
+    try:
+        return json.loads(path.read_text("utf-8"))
+    except ValueError as error:
+        raise UserError(f"{path}: damaged ({error}); delete it, and it is made again") from None
+
+
 def save_json(path: Path, value: Any) -> None:
     """Write beside, then rename: the file is whole or absent. Raises ValueError for NaN."""
-    beside = path.with_name(f".{path.name}.part")
-    beside.write_text(json.dumps(value, indent=1, allow_nan=False) + "\n", encoding="utf-8")
-    beside.replace(path)
+    replace_text(path, json.dumps(value, indent=1, allow_nan=False) + "\n")
 
 
 @dataclass(frozen=True)
@@ -198,31 +232,24 @@ class Run:
     def steps(self) -> int | None:
         """Steps of training, as the end of the run noted them; None where a run was not finished."""
         file = self.folder / FINISHED
-        return json.loads(file.read_text())["steps"] if file.is_file() else None
+        return read_json(file)["steps"] if file.is_file() else None
 
 
 def load_run(folder: str | Path) -> Run:
     """Read a run's config, vocabulary and best weights. Raises UserError with what is missing."""
     keep_freed_memory()
     folder = Path(folder)
-    for name in ("config.json", "vocabulary.json", "best.safetensors"):
+    for name in ("config.json", "vocabulary.json", WEIGHTS):
         if not (folder / name).is_file():
             raise UserError(f"{folder}: no {name} here; give the folder of a run that `rd train` has finished")
-    try:
-        described = json.loads((folder / "config.json").read_text())
-        config, model_class = from_dict(Config, described["config"]), MODELS[described["model"]]
-    except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{folder / 'config.json'}: not a run of this version ({error}); train it again") from None
+    described, config, model_class = _described(folder)
+    if described.get("vocabulary", check := _check(folder)) != check:
+        raise UserError(f"{folder / 'vocabulary.json'}: damaged (wrong checksum); train the run again")
     vocab = Vocabulary.load(folder / "vocabulary.json")
     joint = runs_bert(described["model"], config)
     extra = {"era": new_era(config.annotators, *load_bert(config.annotators.bert))} if joint else {}
     model = model_class(config.model, torch.zeros(len(vocab), config.model.width), **extra)
-    try:
-        model.load_state_dict(load_file(folder / "best.safetensors"))
-    except (RuntimeError, SafetensorError) as error:
-        raise UserError(
-            f"{folder / 'best.safetensors'}: damaged, or does not fit config.json ({str(error).splitlines()[0]})"
-        ) from None
+    load_weights(folder / WEIGHTS, model)
     return Run(folder, described["model"], config, vocab, model.eval(), described)
 
 

@@ -9,15 +9,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
 
+from rd.checkpoint import WEIGHTS, load_weights
 from rd.config import Config, TrainConfig
 from rd.data.batch import Batch, in_order, shuffled
+from rd.files import replace_file, replace_text
 from rd.inputs import Inputs
 from rd.metrics import perplexity
 from rd.processes import by_main, spread
 from rd.responder import Responder
-from rd.train import WEIGHTS, fit, replace_file
+from rd.train import fit
 
 FIRST = "first.safetensors"  # the first stage's best weights, while the last stage's lie in their place
 FINAL = "final"  # folder of the last stage
@@ -71,7 +72,7 @@ def train_stages(
             by_main(lambda: _copy(out / WEIGHTS, out / FIRST))
             by_main(lambda: _copy(out / FINAL / WEIGHTS, out / WEIGHTS))
         else:
-            model.load_state_dict(load_file(out / WEIGHTS))
+            load_weights(out / WEIGHTS, model)
     return {"steps": steps, "best": best}
 
 
@@ -90,7 +91,7 @@ def _begin_final(folder: Path, steps: int) -> None:
     if not begun.exists() or json.loads(begun.read_text()) != {"after": steps}:
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir()
-        begun.write_text(json.dumps({"after": steps}))
+        replace_text(begun, json.dumps({"after": steps}))
 
 
 def _best(history: list[dict[str, Any]]) -> dict[str, Any]:

@@ -11,8 +11,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
-import pickle
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -20,20 +18,19 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
-from safetensors.torch import load_file, save_file
 from torch import nn
 from tqdm import tqdm
 
+from rd.checkpoint import WEIGHTS, load_state, load_weights, save_state, save_weights
 from rd.config import TrainConfig
 from rd.errors import UserError
+from rd.files import append, replace_text
 from rd.memory import keep_freed_memory, return_freed_memory
 from rd.processes import bar, by_main, count, index
 from rd.step import autocast, own_part, update
 
-WEIGHTS = "best.safetensors"  # of the best validation; not committed, so a clone may have a run's figures without it
 
-
-class TrainingError(RuntimeError):
+class TrainingError(UserError):
     """A loss was NaN or infinite; the state before that step is saved."""
 
 
@@ -118,7 +115,7 @@ def fit(
     finally:  # Ctrl-C is a kill: the last state stands, for one taken in mid-step would be of no step
         shown.close()
     if (out / WEIGHTS).exists():
-        model.load_state_dict(load_file(out / WEIGHTS))
+        load_weights(out / WEIGHTS, model)
     return history.rows
 
 
@@ -130,49 +127,48 @@ def _validate(model, validate, state, history, out, accelerator, config) -> None
     history.add(step=state["step"], **{f"valid/{k}": v for k, v in found.items()})
     if found["score"] < state["best"]:
         state["best"], state["stale"] = found["score"], 0
-        by_main(lambda: replace_file(out / WEIGHTS, lambda path: save_file(_tensors(model), path)))
+        by_main(lambda: save_weights(out / WEIGHTS, model))
     else:
         state["stale"] += 1
+
+
+def read_history(path: Path) -> list[dict[str, Any]]:
+    """The rows of a history.jsonl, but for a torn last one; none where there is no file. Raises UserError."""
+    lines = path.read_text("utf-8").splitlines() if path.exists() else []
+    try:
+        rows = [json.loads(line) for line in lines if line.endswith("}")]
+        if any("step" not in row for row in rows):
+            raise ValueError("a row without its step")
+    except (ValueError, TypeError) as error:
+        raise UserError(f"{path}: damaged ({error}); take the broken line out") from None
+    return rows
 
 
 class _History:
     """JSON lines, by the main process; rows after the state's step are from a run that was killed and are dropped."""
 
     def __init__(self, path: Path, step: int) -> None:
-        lines = path.read_text().splitlines() if path.exists() and step else []
-        rows = [json.loads(line) for line in lines if line.endswith("}")]
+        rows = read_history(path) if step else []
         self.path, self.rows = path, [row for row in rows if row["step"] <= step]
         text = "".join(json.dumps(row) + "\n" for row in self.rows)
-        by_main(lambda: replace_file(path, lambda p: Path(p).write_text(text)))
+        by_main(lambda: replace_text(path, text))
 
     def add(self, **row: Any) -> None:
         self.rows.append(row)
         if index() == 0:
-            with self.path.open("a") as file:
-                file.write(json.dumps(row) + "\n")
-
-
-def _tensors(model: nn.Module) -> dict[str, torch.Tensor]:
-    return {name: value.detach().cpu().contiguous().clone() for name, value in model.state_dict().items()}
+            append(self.path, (json.dumps(row) + "\n").encode())
 
 
 def _save(path: Path, model: nn.Module, optimizer: Any, state: dict[str, Any]) -> None:
-    whole = {**state, "model": model.state_dict(), "optimizer": optimizer.state_dict()}
-    replace_file(path, lambda p: torch.save(whole, p))
+    save_state(path, {**state, "model": model.state_dict(), "optimizer": optimizer.state_dict()})
 
 
 def _load(path: Path, model: nn.Module, optimizer: Any) -> dict[str, Any]:
+    whole = load_state(path)
     try:
-        whole = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
-        raise UserError(f"{path}: damaged ({str(error).splitlines()[0][:100]}); delete it to begin again") from None
-    model.load_state_dict(whole.pop("model"))
-    optimizer.load_state_dict(whole.pop("optimizer"))
+        model.load_state_dict(whole.pop("model"))
+        optimizer.load_state_dict(whole.pop("optimizer"))
+    except (RuntimeError, ValueError, LookupError, TypeError, AttributeError) as error:
+        why = (str(error).splitlines() or [""])[0][:100]
+        raise UserError(f"{path}: of another model or version ({why}); give another --out, or delete it") from None
     return whole
-
-
-def replace_file(path: Path, write: Callable[[str], Any]) -> None:
-    """Write beside `path`, then rename: a kill leaves the old file or the new one, never half."""
-    beside = path.with_name(f".{path.name}.part")  # one name: what a kill leaves is overwritten
-    write(str(beside))
-    os.replace(beside, path)

@@ -186,6 +186,21 @@ def test_annotations_of_a_corpus_cross_fitted_and_resumed(tmp_path: Path) -> Non
     assert again.intents == found.intents
     assert not list(tmp_path.rglob("state.pt"))
 
+    def flip(file: Path) -> bytes:
+        data = file.read_bytes()
+        file.write_bytes(data[: len(data) // 2] + bytes([data[len(data) // 2] ^ 1]) + data[len(data) // 2 + 1 :])
+        return data
+
+    kept = [*tmp_path.rglob("*.npz"), *tmp_path.rglob("tags.u8")]
+    whole = {file: flip(file) for file in kept}  # caches are made again
+    annotate_corpus(data, config, tmp_path, load=load)
+    assert len(kept) > 4 and whole == {file: file.read_bytes() for file in kept}
+    for name, told in (("best.safetensors", "damaged"), ("config.json", "damaged|other settings")):  # models are not
+        whole = flip(tmp_path / "tagger" / name)
+        with pytest.raises(UserError, match=told):
+            annotate_corpus(data, config, tmp_path, load=load)
+        (tmp_path / "tagger" / name).write_bytes(whole)
+
 
 def test_no_dialogue_teaches_its_emotion_to_both_era_and_the_experts(tmp_path: Path, monkeypatch) -> None:
     """ERA's batches hold the dialogues with reasons and no other; a responder's examples lack just those emotions."""

@@ -76,7 +76,7 @@ def test_version_is_stated_once_and_the_same(root: Path) -> None:
 
 def test_every_import_is_a_declared_dependency(root: Path) -> None:
     declared, owners = set(ranges(root, optional=True)), packages_distributions()
-    ours = {"rd", *(path.stem for path in root.glob("tests/*.py"))}
+    ours = {"rd", *(path.stem for place in ("tests", "benchmarks") for path in root.glob(f"{place}/*.py"))}
     missing = set()
     for path in [*root.glob("rd/**/*.py"), *root.glob("tests/*.py")]:
         for node in ast.walk(ast.parse(path.read_text("utf-8"))):

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 FLOORS = [
-    {"config", "labels", "errors", "memory", "processes"},
-    {"data", "blocks"},
+    {"config", "labels", "errors", "memory", "files", "processes"},
+    {"locks"},
+    {"data", "blocks", "checkpoint"},
     {"responder", "step"},
     {"models", "baselines"},
     {"train", "generate", "metrics", "neural_scores"},

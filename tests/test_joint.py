@@ -108,7 +108,7 @@ def test_a_folder_of_another_model_or_with_a_damaged_config_is_refused(made):
     with pytest.raises(UserError, match="a run of reflectdiffu"):
         train_run("mtrs", corpus(), config, folder / "mine", None, True)
     (folder / "mine" / "config.json").write_text("{")
-    with pytest.raises(UserError, match="not readable"):
+    with pytest.raises(UserError, match="damaged, or not a run of this version"):
         trained(made, "mine")
 
 

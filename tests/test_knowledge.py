@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import random
 import warnings
@@ -242,8 +243,15 @@ def test_opening_twice_gives_the_same(tmp_path: Path, monkeypatch) -> None:
     assert not any(".part" in file.name or file.name.startswith(".") for file in tmp_path.rglob("*"))
 
 
+def one_letter(data: bytes) -> bytes:
+    """Another letter somewhere in the middle: the file is as readable as before."""
+    at = next(i for i in range(len(data) // 2, len(data)) if data[i : i + 1].islower())
+    return data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :]
+
+
 @pytest.mark.parametrize(
-    "damage", [lambda b: b[: len(b) // 2], lambda b: b"", lambda b: b"[1]\n" + b[9:], lambda b: b"\xff\x00" + b]
+    "damage",
+    [lambda b: b[: len(b) // 2], lambda b: b"", lambda b: b"[1]\n" + b[9:], lambda b: b"\xff\x00" + b, one_letter],
 )
 def test_a_damaged_file_is_made_again(tmp_path: Path, damage) -> None:
     first = open_knowledge(corpus(), KnowledgeConfig(), tmp_path)
@@ -254,6 +262,23 @@ def test_a_damaged_file_is_made_again(tmp_path: Path, damage) -> None:
         again = open_knowledge(corpus(), KnowledgeConfig(), tmp_path)
         assert again.concepts == first.concepts
         assert again.commonsense(QUERIES) == said
+
+
+def test_files_of_an_earlier_version_have_no_checksum_and_are_read(tmp_path: Path, monkeypatch) -> None:
+    first = open_knowledge(corpus(), KnowledgeConfig(), tmp_path)
+    said = first.commonsense(QUERIES)
+    (graph,), (lines,) = tmp_path.glob("*.json"), tmp_path.glob("*.jsonl")
+    graph.write_text(graph.read_text("utf-8").splitlines()[0], "utf-8")
+    rows = [json.loads(line)[:2] for line in lines.read_text("utf-8").splitlines() if line]
+    lines.write_text("".join(f"{json.dumps(row)}\n" for row in rows), "utf-8")
+
+    def never(*_: object) -> None:
+        raise AssertionError("it was made again")
+
+    monkeypatch.setattr("rd.knowledge.open.pmi_concepts", never)
+    monkeypatch.setattr("rd.knowledge.open.Neighbours", never)
+    again = open_knowledge(corpus(), KnowledgeConfig(), tmp_path)
+    assert again.concepts == first.concepts and again.commonsense(QUERIES) == said
 
 
 def test_what_is_stored_for_others_is_not_told_to_its_own_dialogue(tmp_path: Path) -> None:

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import zipfile
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +28,9 @@ from rd.data.corpus import Corpus, Dialogue, Sample, samples
 from rd.data.store import FeatureStore
 from rd.data.text import tokenize
 from rd.errors import UserError
+from rd.files import replace_file
 from rd.labels import INTENTS
+from rd.locks import locked
 from rd.models.annotator import ERA
 from rd.models.bert import load_bert
 from rd.models.classifier import BertClassifier, predictor_row, tagger_row
@@ -222,12 +226,25 @@ def _priors(predictor: BertClassifier, dialogues: Sequence[Dialogue], file: Path
 def _cached(model: BertClassifier, rows: list, file: Path, key: str) -> np.ndarray:
     """model.predict(rows), kept in `file` for the same weights and rows."""
     key = hashlib.sha256(json.dumps([key, [[r.id, r.segments, r.turn] for r in rows]]).encode()).hexdigest()
-    if file.is_file():
-        with np.load(file) as kept:
-            if str(kept["key"]) == key:
-                return kept["found"]
-    found = model.predict(rows)
-    beside = file.with_suffix(".tmp.npz")
-    np.savez(beside, key=np.array(key), found=found)
-    beside.rename(file)
+    if (kept := _kept(file, key)) is not None:
+        return kept
+    with locked(file.parent, wait=True):
+        if (kept := _kept(file, key)) is not None:  # by the process that was waited for
+            return kept
+        found = model.predict(rows)
+
+        def write(beside: str) -> None:
+            with open(beside, "wb") as target:
+                np.savez(target, key=np.array(key), found=found)
+
+        replace_file(file, write)
     return found
+
+
+def _kept(file: Path, key: str) -> np.ndarray | None:
+    """What `file` holds for `key`; None where it is absent, of another key, or damaged: numpy's zip files tell."""
+    try:
+        with np.load(file) as kept:
+            return kept["found"] if str(kept["key"]) == key else None
+    except (OSError, ValueError, LookupError, EOFError, zipfile.BadZipFile, zlib.error):
+        return None

@@ -13,18 +13,20 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
 
 from rd.annotation.quality import intent_quality, reason_quality
 from rd.annotation.rows import Labelled, Lazy, fold_of, labelled, speaker_items, turn_batch
+from rd.checkpoint import WEIGHTS, load_weights
 from rd.config import AnnotatorConfig, TrainConfig
 from rd.data.corpus import Corpus, Dialogue, samples
 from rd.errors import UserError
+from rd.files import replace_text
 from rd.labels import INTENTS
+from rd.locks import locked
 from rd.models.annotator import ERA, UNLABELLED
 from rd.models.bert import load_bert
 from rd.models.classifier import BertClassifier, Row, predictor_row, tagger_row
-from rd.train import WEIGHTS, fit
+from rd.train import fit
 
 # The settings that decide each annotator's weights, beside its TrainConfig.
 ERA_FIELDS = ("bert", "scope", "folds", "attention", "crf", "residual", "era_emotion", "max_subwords")
@@ -175,18 +177,18 @@ def _stage(
     quality: Callable[[Any, list], dict[str, Any]],
 ) -> Any:
     """Train `model` into `folder`. metrics.json is written last: it marks the end."""
-    model.bert.get_input_embeddings().weight.requires_grad_(False)  # half the weights; few steps hardly move them
-    folder.mkdir(parents=True, exist_ok=True)
-    if (folder / "state.pt").exists():
-        _same(folder, made)
-    (folder / "metrics.json").unlink(missing_ok=True)  # of weights that are gone
-    (folder / ".config").write_text(json.dumps(made, indent=1) + "\n")
-    (folder / ".config").rename(folder / "config.json")
-    fit(model, batches, validate, config, folder, resume=True, progress=folder.name)
-    measured = {split: quality(model, rows) for split, rows in gold.items()}
-    (folder / ".metrics").write_text(json.dumps(measured, indent=1) + "\n")
-    (folder / ".metrics").rename(folder / "metrics.json")
-    (folder / "state.pt").unlink(missing_ok=True)
+    with locked(folder):
+        if _finished(folder, made):  # by a process that has just ended
+            return _loaded(model, folder)
+        model.bert.get_input_embeddings().weight.requires_grad_(False)  # half the weights; few steps hardly move them
+        if (folder / "state.pt").exists():
+            _same(folder, made)
+        (folder / "metrics.json").unlink(missing_ok=True)  # of weights that are gone
+        replace_text(folder / "config.json", json.dumps(made, indent=1) + "\n")
+        fit(model, batches, validate, config, folder, resume=True, progress=folder.name)
+        measured = {split: quality(model, rows) for split, rows in gold.items()}
+        replace_text(folder / "metrics.json", json.dumps(measured, indent=1) + "\n")
+        (folder / "state.pt").unlink(missing_ok=True)
     return model.eval()
 
 
@@ -210,7 +212,10 @@ def is_trained(folder: Path) -> bool:
 
 
 def _same(folder: Path, made: dict[str, Any]) -> None:
-    before = json.loads((folder / "config.json").read_text())
+    try:
+        before = dict(json.loads((folder / "config.json").read_text()))
+    except (ValueError, TypeError) as error:
+        raise UserError(f"{folder}/config.json: damaged ({error}); delete {folder} to train it again") from None
     if any(before.get(part) != made[part] for part in ("train", "annotator")):
         raise UserError(f"{folder}/config.json: trained with other settings; give another folder or delete this one")
     if made["data"] and before.get("data") != made["data"]:
@@ -218,7 +223,7 @@ def _same(folder: Path, made: dict[str, Any]) -> None:
 
 
 def _loaded(model: Any, folder: Path) -> Any:
-    model.load_state_dict(load_file(folder / "best.safetensors"))
+    load_weights(folder / WEIGHTS, model)
     return model.eval()
 
 

@@ -6,7 +6,6 @@ import http.client
 import os
 import shutil
 import tarfile
-import tempfile
 import urllib.error
 import urllib.request
 import zlib
@@ -17,6 +16,7 @@ from tqdm import tqdm
 
 from rd.data.records import SPLITS
 from rd.errors import UserError
+from rd.locks import locked
 
 URL = "https://dl.fbaipublicfiles.com/parlai/empatheticdialogues/empatheticdialogues.tar.gz"
 SHA256 = "56f234d77b7dd1f005fd365bb17769cfe346c3c84295b69bc069c8ccb83be03d"
@@ -33,16 +33,16 @@ def fetch(out: str | Path, url: str = URL, sha256: str = SHA256, size: int | Non
     Raises UserError: no network, an answer other than the file, an interruption, a wrong checksum, a foreign archive.
     """
     out = Path(out)
-    if all((out / f"{split}.csv").is_file() for split in SPLITS):
-        return out
     size = SIZE if size is None and url == URL else size
     part = out / (url.rsplit("/", 1)[-1] + ".part")
+    if not part.exists() and all((out / f"{split}.csv").is_file() for split in SPLITS):
+        return out
     try:
-        out.mkdir(parents=True, exist_ok=True)
-        _download(url, part, size)
-        _verify(url, part, sha256)
-        _extract(part, out)
-        part.unlink()
+        with locked(out):
+            _download(url, part, size)
+            _verify(url, part, sha256)
+            _extract(part, out)
+            part.unlink()
     except OSError as error:
         raise UserError(
             f"{out}: cannot be written ({error.strerror or error}); choose another folder with --out"
@@ -108,7 +108,9 @@ def _verify(url: str, part: Path, sha256: str) -> None:
 
 def _extract(archive: Path, out: Path) -> None:
     """The three CSV files of a .tar.gz into `out`, each put in place whole; no other member is touched."""
-    folder = Path(tempfile.mkdtemp(prefix=".fetch-", dir=out))
+    folder = out / ".fetch.part"  # one name: what a kill leaves does not pile up
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
     try:
         with tarfile.open(archive, "r:gz") as tar:
             members = {Path(member.name).name: member for member in tar if member.isfile()}

@@ -23,6 +23,7 @@ from typing import Any
 
 from rd.data.records import Dialogue, Turn, check_spans
 from rd.errors import UserError
+from rd.files import replace_file
 from rd.labels import EMOTIONS, INTENTS
 
 
@@ -101,11 +102,13 @@ def write_jsonl(path: str | Path, dialogues: Iterable[Dialogue]) -> None:
 
 def write_lines(path: Path, records: Iterable[dict[str, Any]]) -> None:
     """JSON lines, written beside and renamed: a file is whole or absent."""
-    beside = path.with_name(f".{path.name}.part")
-    with beside.open("w", encoding="utf-8") as file:
-        for record in records:
-            file.write(json.dumps(record, ensure_ascii=False) + "\n")
-    beside.replace(path)
+
+    def write(beside: str) -> None:
+        with open(beside, "w", encoding="utf-8") as file:
+            for record in records:
+                file.write(json.dumps(record, ensure_ascii=False) + "\n")
+
+    replace_file(path, write)
 
 
 def read_dialogue_lines(path: str | Path) -> list[dict[str, Any]]:

@@ -17,6 +17,7 @@ from pathlib import Path
 from nltk.tokenize import NLTKWordTokenizer
 
 from rd.errors import UserError
+from rd.files import replace_text
 
 # The peers' `word_pairs`, in their order; substrings are replaced wherever they stand, one pair after the other.
 CONTRACTIONS = (
@@ -180,7 +181,7 @@ class Vocabulary:
 
     def save(self, path: str | Path) -> None:
         """Writes the words as a JSON list."""
-        Path(path).write_text(json.dumps(self.words, ensure_ascii=False, indent=0) + "\n", encoding="utf-8")
+        replace_text(Path(path), json.dumps(self.words, ensure_ascii=False, indent=0) + "\n")
 
     @classmethod
     def load(cls, path: str | Path) -> "Vocabulary":

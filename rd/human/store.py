@@ -173,6 +173,10 @@ def create(path: Path, tables: dict[str, list[tuple]]) -> None:
         for table, rows in tables.items():
             db.executemany(f"INSERT INTO {table} VALUES ({', '.join('?' * len(rows[0]))})", rows)
         db.execute("COMMIT")
+    except sqlite3.Error as error:
+        db.close()
+        beside.unlink(missing_ok=True)
+        raise UserError(f"{path}: not written ({error}); is the disk full?") from None
     finally:
         db.close()
     beside.replace(path)

@@ -20,6 +20,7 @@ from rd.data.corpus import Corpus, Sample, samples
 from rd.data.jsonl import write_lines
 from rd.errors import UserError
 from rd.evaluation import check_protocol, shareable
+from rd.files import append
 from rd.llm.answers import PRECISIONS, Local, Record, Served, load_causal
 from rd.llm.measure import measure
 from rd.llm.prompt import choose_asked, choose_shots
@@ -139,12 +140,16 @@ def _described(
 def _begin(out: Path, described: dict[str, Any]) -> None:
     """Write config.json. Raises UserError where answers of another question lie here."""
     file = out / "config.json"
-    if (out / ANSWERS).exists() != file.exists() or (file.exists() and json.loads(file.read_text()) != described):
+    try:
+        ours = not (out / ANSWERS).exists() if not file.exists() else json.loads(file.read_text()) == described
+    except ValueError:
+        ours = False
+    if not ours:
         raise UserError(f"{file}: its answers were begun with other settings or data; give another --out")
     for stale in ("metrics.json", "samples.jsonl", FINISHED):
         (out / stale).unlink(missing_ok=True)
     save_json(file, described)
-    (out / ANSWERS).touch()  # the two go together: a folder with one of them is another verb's run
+    (out / ANSWERS).touch()
 
 
 def _finished(file: Path) -> list[Record]:
@@ -155,18 +160,20 @@ def _finished(file: Path) -> list[Record]:
     end = whole.rfind(b"\n") + 1
     if end < len(whole):
         os.truncate(file, end)
-    return [json.loads(line) for line in whole[:end].splitlines()]
+    try:
+        return [dict(json.loads(line)) for line in whole[:end].splitlines()]
+    except (ValueError, TypeError) as error:
+        raise UserError(f"{file}: damaged ({error}); take the broken line out, and it is asked again") from None
 
 
 def _answer(answer: Callable, asked: Sequence[Sample], file: Path, size: int) -> float:
     """Ask for what is missing, `size` at a time, each appended as soon as it is there. Returns the seconds it took."""
     done, began = {record["id"] for record in _finished(file)}, time.monotonic()
-    with file.open("ab") as lines, tqdm(total=len(asked), desc="answer", mininterval=5.0) as bar:
+    with tqdm(total=len(asked), desc="answer", mininterval=5.0) as bar:
         for start in range(0, len(asked), size):
             batch = asked[start : start + size]
             if missing := [sample for sample in batch if sample.id not in done]:
-                lines.write(b"".join(json.dumps(record).encode() + b"\n" for record in answer(missing)))
-                lines.flush()
+                append(file, b"".join(json.dumps(record).encode() + b"\n" for record in answer(missing)))
             bar.update(len(batch))
     return time.monotonic() - began
 

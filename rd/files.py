@@ -1,0 +1,56 @@
+"""Files that are whole or absent, whatever kills the program or fills the disk."""
+
+from __future__ import annotations
+
+import os
+import zlib
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+
+def replace_file(path: Path, write: Callable[[str], Any]) -> None:
+    """Write beside `path`, then rename: a kill or a fault leaves the old file or the new one, never half.
+
+    write: gets the name to write to, one for each path, so that what a kill leaves is overwritten the next time; what
+    a fault leaves is removed at once. An OSError comes out with the name of the file, which a full disk does not tell.
+    """
+    beside = path.with_name(f".{path.name}.part")
+    try:
+        write(str(beside))
+        os.replace(beside, path)
+    except BaseException as error:
+        with suppress(OSError):
+            beside.unlink()
+        if isinstance(error, OSError) and error.filename in (None, str(beside)):
+            error.filename = str(path)
+        raise
+
+
+def replace_text(path: Path, text: str) -> None:
+    """`replace_file` with a text, as UTF-8."""
+    replace_file(path, lambda beside: Path(beside).write_text(text, encoding="utf-8"))
+
+
+def crc32(data: bytes | Path, check: int = 0) -> int:
+    """CRC-32 of bytes, or of a file: it tells a flipped bit or a lost end, and is three times as fast as SHA-256."""
+    if isinstance(data, bytes):
+        return zlib.crc32(data, check)
+    with data.open("rb") as file:
+        while block := file.read(1 << 20):
+            check = zlib.crc32(block, check)
+    return check
+
+
+def append(path: Path, data: bytes) -> None:
+    """Add to the end of a file, made where it is missing; a fault (the disk is full) leaves it as it was."""
+    with path.open("ab", buffering=0) as file:
+        end = file.tell()
+        try:
+            while data:
+                data = data[file.write(data) :]
+        except OSError as error:
+            file.truncate(end)
+            error.filename = str(path)
+            raise

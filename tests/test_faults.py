@@ -1,0 +1,255 @@
+"""A full disk, a read-only folder, an older run: one line, nothing half written, what was there is still there."""
+
+from __future__ import annotations
+
+import ast
+import ctypes
+import json
+import os
+import resource
+import sqlite3
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, replace
+from errno import EFBIG, ENOSPC
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from made_up import epochs, saved, tiny, train_config, validate
+
+import rd.cli
+from rd.checkpoint import save_weights
+from rd.config import MINI, Config
+from rd.data.store import FeatureStore
+from rd.data.text import Vocabulary
+from rd.errors import UserError
+from rd.files import append, replace_file, replace_text
+from rd.human.store import Store, create
+from rd.locks import locked
+from rd.run import MODELS, load_run, save_json
+from rd.train import fit
+
+ROOM = 8192  # bytes that a file may have while the "disk" is full
+
+
+@contextmanager
+def full_disk(room: int = ROOM) -> Iterator[None]:
+    """No file grows beyond `room` bytes: the kernel says EFBIG where a full disk says ENOSPC, by the same ways."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (room, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@contextmanager
+def read_only(folder: Path) -> Iterator[None]:
+    """Nobody writes into `folder`, not root either: its powers over files are put down meanwhile (capset, Linux)."""
+    libc, head = ctypes.CDLL(None, use_errno=True), (ctypes.c_uint32 * 2)(0x20080522, 0)
+    before, none = (ctypes.c_uint32 * 6)(), (ctypes.c_uint32 * 6)()
+    assert libc.capget(head, before) == 0
+    none[1], none[2], none[4], none[5] = before[1], before[2], before[4], before[5]  # permitted, to be taken up again
+    folder.chmod(0o555)
+    assert libc.capset(head, none) == 0
+    try:
+        yield
+    finally:
+        assert libc.capset(head, before) == 0
+        folder.chmod(0o755)
+
+
+def names(folder: Path) -> list[str]:
+    """All that lies in a folder, hidden files too."""
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_a_full_disk_in_training_leaves_the_last_state_and_the_run_goes_on_from_it(tmp_path: Path) -> None:
+    fit(tiny("transformer"), epochs(), validate, train_config(), tmp_path / "whole", log_every=2)
+    fit(tiny("transformer"), epochs(), validate, train_config(steps=4), tmp_path / "run", log_every=2)
+    before, files = saved(tmp_path / "run"), names(tmp_path / "run")
+    best = (tmp_path / "run" / "best.safetensors").read_bytes()
+    with full_disk(), pytest.raises(UserError) as told:
+        fit(tiny("transformer"), epochs(), validate, train_config(), tmp_path / "run", resume=True, log_every=2)
+    assert "not written" in str(told.value) and "bytes are free" in str(told.value) and "\n" not in str(told.value)
+    assert names(tmp_path / "run") == files and (tmp_path / "run" / "best.safetensors").read_bytes() == best
+    torch.testing.assert_close(saved(tmp_path / "run"), before, rtol=0, atol=0)
+    fit(tiny("transformer"), epochs(), validate, train_config(), tmp_path / "run", resume=True, log_every=2)
+    torch.testing.assert_close(saved(tmp_path / "run"), saved(tmp_path / "whole"), rtol=0, atol=0)
+    for name in ("history.jsonl", "best.safetensors"):
+        assert (tmp_path / "run" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+
+
+def test_a_full_disk_leaves_the_old_file_and_no_other(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    replace_text(path, "old")
+    with full_disk(), pytest.raises(OSError, match="a.json") as told:
+        replace_text(path, "n" * 2 * ROOM)
+    assert told.value.errno == EFBIG and path.read_text() == "old" and names(tmp_path) == ["a.json"]
+    with pytest.raises(ZeroDivisionError):
+        replace_file(path, lambda beside: Path(beside).write_text(str(1 / 0)))
+    assert path.read_text() == "old" and names(tmp_path) == ["a.json"]
+
+
+def test_a_full_disk_leaves_no_torn_line(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    append(path, b"one\n")
+    with full_disk(), pytest.raises(OSError, match="a.jsonl"):
+        append(path, b"2" * 2 * ROOM + b"\n")
+    append(path, b"three\n")
+    assert path.read_text() == "one\nthree\n"
+
+
+def test_a_full_disk_leaves_no_store(tmp_path: Path) -> None:
+    def encode(texts: list[str]) -> list:
+        return [(np.zeros(9, np.uint8), np.zeros((9, 64), np.float16)) for _ in texts]
+
+    with full_disk(), pytest.raises(OSError):
+        FeatureStore.build(tmp_path, "weights", list(map(str, range(50))), encode)
+    assert names(tmp_path) == []
+
+
+def test_a_full_disk_leaves_a_study_as_it_was(tmp_path: Path) -> None:
+    many = [(f"p{i}", "s", "c" * 100, "ours", "theirs") for i in range(2000)]
+    with full_disk(), pytest.raises(UserError, match="not written"):
+        create(tmp_path / "ratings.sqlite", {"pairs": many})
+    assert names(tmp_path) == []
+    create(tmp_path / "ratings.sqlite", {"pairs": many[:50]})
+    with Store(tmp_path) as store:
+        with full_disk(40_000), pytest.raises(UserError, match="not written"), store.writing() as db:
+            db.executemany("INSERT INTO pairs VALUES (?, ?, ?, ?, ?)", many[50:])
+        assert len(store.rows("SELECT * FROM pairs")) == 50
+        with store.writing() as db:
+            db.executemany("INSERT INTO pairs VALUES (?, ?, ?, ?, ?)", many[50:60])
+    with Store(tmp_path) as store:
+        assert len(store.rows("SELECT * FROM pairs")) == 60
+
+
+def test_a_read_only_folder_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    lines, out = tmp_path / "in.jsonl", tmp_path / "there"
+    lines.write_text('{"dialogue": ["I lost my dog.", "Oh no."]}\n')
+    out.mkdir()
+    replace_text(out / "x.jsonl", "old")
+    with read_only(out):
+        arguments = ["annotate", "reasons", "--in", str(lines), "--out", str(out / "x.jsonl"), "--by", "weak"]
+        assert rd.cli.main(arguments) == 2
+        told = [line for line in capsys.readouterr().err.splitlines() if line]
+        assert told == [f"rd: {out / 'x.jsonl'}: Permission denied"]
+        with pytest.raises(PermissionError, match=str(out)), locked(out):
+            pass
+    assert (out / "x.jsonl").read_text() == "old" and names(out) == ["x.jsonl"]
+
+
+def test_a_finished_store_is_read_from_a_read_only_folder(tmp_path: Path) -> None:
+    def encode(texts: list[str]) -> list:
+        return [(np.zeros(1, np.uint8), np.zeros((1, 4), np.float16)) for _ in texts]
+
+    FeatureStore.build(tmp_path, "weights", ["a", "b"], encode)
+    with read_only(tmp_path):
+        assert len(FeatureStore.build(tmp_path, "weights", ["a", "b"], encode)) == 2
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (OSError(ENOSPC, os.strerror(ENOSPC)), "rd: No space left on device"),
+        (OSError(ENOSPC, os.strerror(ENOSPC), "runs/a/state.pt"), "rd: runs/a/state.pt: No space left on device"),
+        (OSError("Can't load\n  the tokenizer"), "rd: Can't load the tokenizer"),
+        (TimeoutError(), "rd: TimeoutError"),
+        (sqlite3.OperationalError("database or disk is full"), "rd: database or disk is full; is the disk full"),
+        (sqlite3.OperationalError("attempt to write a readonly database"), "rd: attempt to write a readonly"),
+        (zipfile.BadZipFile("File is not a zip file"), "rd: File is not a zip file"),
+        (MemoryError(), "rd: not enough memory"),
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"), "rd: not enough memory (CUDA out"),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried ..."), "rd: not enough memory"),
+    ],
+)
+def test_a_fault_of_the_machine_is_one_line(
+    error: Exception, line: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    def fails(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr("rd.metrics.score_files", fails)
+    assert rd.cli.main(["score", "--hyp", "a", "--ref", "b"]) == 2
+    told = capsys.readouterr().err
+    assert told.startswith(line) and told.count("\n") == 1
+
+
+def test_a_bug_of_ours_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rd.metrics.score_files", lambda *_: {}["gone"])
+    with pytest.raises(KeyError, match="gone"):
+        rd.cli.main(["score", "--hyp", "a", "--ref", "b"])
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    """The folder of a run, with untrained weights."""
+    small = replace(MINI, model=replace(MINI.model, width=12, heads=2, ffn=12))
+    vocab = Vocabulary.build([["my", "dog", "ran"]])
+    vocab.save(tmp_path / "vocabulary.json")
+    save_weights(tmp_path / "best.safetensors", MODELS["transformer"](small.model, torch.zeros(len(vocab), 12)))
+    described(tmp_path, small)
+    return tmp_path
+
+
+def described(folder: Path, config: Config, **more: object) -> None:
+    """Write its config.json."""
+    said = {"model": "transformer", "config": asdict(config), "digest": config.digest(), **more}
+    save_json(folder / "config.json", said)
+
+
+def test_a_run_of_an_older_version_is_refused_with_the_reason(run: Path) -> None:
+    assert load_run(run).name == "transformer"
+    whole = json.loads((run / "config.json").read_text())
+
+    def refused(change, reason: str, fresh: bool = True) -> None:
+        said = json.loads(json.dumps(whole))
+        change(said)
+        if fresh:  # as the older version wrote it
+            said["digest"] = rd.run.digest(said["config"])
+        save_json(run / "config.json", said)
+        with pytest.raises(UserError, match=f"config.json: damaged, or not a run of this version.*{reason}") as told:
+            load_run(run)
+        assert "\n" not in str(told.value)
+
+    refused(lambda said: said["config"]["model"].pop("intent_place"), "no model.intent_place")
+    refused(lambda said: said["config"].pop("data"), "data.vectors")
+    refused(lambda said: said["config"]["model"].update(depth=3), "no setting .*depth")
+    refused(lambda said: said.update(model="oracle"), "oracle")
+    refused(lambda said: said.pop("model"), "model")
+    refused(lambda said: said["config"]["model"].update(heads=3), "digest", fresh=False)
+    refused(lambda said: said.update(config=[]), "")
+    said = json.loads(json.dumps(whole))
+    del said["config"]["knowledge"]  # which the transformer does not read
+    save_json(run / "config.json", said | {"digest": rd.run.digest(said["config"])})
+    assert load_run(run).name == "transformer"
+
+
+def test_another_vocabulary_than_the_run_s_is_refused(run: Path) -> None:
+    config = load_run(run).config
+    described(run, config, vocabulary=rd.run._check(run))
+    load_run(run)
+    text = (run / "vocabulary.json").read_text()
+    (run / "vocabulary.json").write_text(text.replace("dog", "dig"))
+    with pytest.raises(UserError, match="vocabulary.json: damaged"):
+        load_run(run)
+
+
+def test_nothing_asks_a_clock_that_can_go_back(root: Path) -> None:
+    """Durations come from time.monotonic; dates are written and never compared, and files' times tell no order."""
+    asks = {}
+    for path in sorted((root / "rd").rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            name = ast.unparse(node) if isinstance(node, ast.Attribute) else ""
+            if name in ("time.time", "datetime.now", "datetime.today", "date.today") or "st_mtime" in name:
+                asks.setdefault(path.relative_to(root / "rd").as_posix(), set()).add(name.rpartition(".")[2])
+    assert asks == {
+        "annotation/llm_backends.py": {"now"},  # a server that says until which hour it wants to rest
+        "human/session.py": {"now"},  # when a rating was given, as a note
+        "knowledge/files.py": {"st_mtime_ns"},  # a part of the name of what was made of a file: any change counts
+        "provenance.py": {"now"},
+    }
