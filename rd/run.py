@@ -23,6 +23,7 @@ from rd.baselines.moel import MoEL
 from rd.baselines.mtrs import MTRS
 from rd.config import Config, from_dict
 from rd.data.corpus import Corpus, samples
+from rd.data.jsonl import parse
 from rd.data.text import Vocabulary
 from rd.data.vectors import word_vectors
 from rd.errors import UserError
@@ -204,7 +205,7 @@ def load_run(folder: str | Path) -> Run:
         if not (folder / name).is_file():
             raise UserError(f"{folder}: no {name} here; give the folder of a run that `rd train` has finished")
     try:
-        described = json.loads((folder / "config.json").read_text())
+        described = parse((folder / "config.json").read_text())
         config, model_class = from_dict(Config, described["config"]), MODELS[described["model"]]
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{folder / 'config.json'}: not a run of this version ({error}); train it again") from None

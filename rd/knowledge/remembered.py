@@ -8,6 +8,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 
+from rd.data.jsonl import parse
 from rd.data.store import text_key
 from rd.knowledge.knowledge import RELATIONS, Said
 
@@ -19,9 +20,9 @@ PART = 4096  # queries after which answers are written: a killed run loses no mo
 def remembered_graph(file: Path, make: Callable[[], Graph]) -> Graph:
     """The graph of concepts in a JSON file; made and written where it is absent or damaged."""
     try:
-        stored = json.loads(file.read_text("utf-8"))
+        stored = parse(file.read_text("utf-8"))
         return {word: tuple((str(name), float(weight)) for name, weight in each) for word, each in stored.items()}
-    except (OSError, ValueError, TypeError, AttributeError):
+    except (OSError, ValueError, TypeError, AttributeError, OverflowError):
         graph = make()
     file.parent.mkdir(parents=True, exist_ok=True)
     beside = file.with_name(f".{file.name}.{os.getpid()}")
@@ -73,7 +74,7 @@ class Remembered:
 
 def _read(line: bytes) -> tuple[str, Said] | None:
     try:
-        key, said = json.loads(line)
+        key, said = parse(line)
         words = tuple(tuple(relation) for relation in said)
     except (ValueError, TypeError):
         return None
