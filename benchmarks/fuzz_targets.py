@@ -80,7 +80,8 @@ CACHE = "".join(
     )
 )
 TEXTS = [
-    b"I lost my key, and it's so sad... Can't you see? \"Oh no\"!", b"good. day . e.g., :-) ;-) http://x.y/z?q=1 $5 it's''s ``",
+    b"I lost my key, and it's so sad... Can't you see? \"Oh no\"!",
+    b"good. day . e.g., :-) ;-) http://x.y/z?q=1 $5 it's''s ``",
     b"cannot gonna, wanna. 1,000 a.b c? dr. 's",
     "\u0130stanbul \u03a3\u03a3 \u2018a\u2019 50% (x) [y] a--b".encode(),
 ]  # fmt: skip
@@ -331,6 +332,10 @@ def _vad(path: Path) -> None:
     assert all(0 <= value <= 1 for value in read_vad(path).values())
 
 
+def _intents(path: Path) -> None:
+    read_intents(path.parent, "train")
+
+
 def _both(text: str) -> list[bytes]:
     """Plain and packed."""
     return [text.encode(), text.encode(), gzip.compress(text.encode(), mtime=0)]
@@ -342,7 +347,7 @@ TARGETS = [
     Target("corpus folder", _corpus, [CSV.encode(), JSONL.encode(), LABELS.encode()], 1),
     Target("annotation joiner", _file(_labels), [LABELS.encode()], 2),
     Target("lines of rd annotate", _file(read_dialogue_lines), [LINES.encode()], 1),
-    Target("EmpatheticIntents", _file(lambda path: read_intents(path.parent, "train"), "train.tsv"), [TSV.encode()], 0.5),
+    Target("EmpatheticIntents", _file(_intents, "train.tsv"), [TSV.encode()], 0.5),
     Target("language model's reply", _reply, REPLIES, 2),
     Target("answer cache", _file(_cache), [CACHE.encode()], 1),
     Target("words and vocabulary", _text, TEXTS, 2),
