@@ -35,7 +35,8 @@ LARGE = [b"9" * 5000, b"-1", b"1e999", b"-1e400", b"NaN", b"Infinity", b"1" + b"
 ODD = [
     b"\x00", b"\xef\xbb\xbf", b"\xff\xfe", b"\xc3", b"\xed\xa0\x80", b"\\ud800", b"\\udfff", b"\r\n", b"\r", b"\n",
     b"\t", b"\x1b[2J", b"\x0c", b'"', b"'", b"''", b"``", b"\\", b",", b"{", b"}", b"[", b"]", b"=", b".", b"..",
-    b"_comma_", b"<script>", b"\\input{x}", b"[" * DEEP, b'{"a":' * DEEP, b"[" * 900 + b"]" * 900, b"[" * 48 + b"]" * 48,
+    b"_comma_", b"<script>", b"\\input{x}", b"[" * DEEP, b'{"a":' * DEEP, b"[" * 900 + b"]" * 900,
+    b"[" * 48 + b"]" * 48,
     b'{"id":"d9","id":"d1"}', b'"":""', b"true", b"[]", b"{}",
     *(sign.encode() for sign in "\u2028\u2029\x85\u202e\u200f\u00a0\u0130\u03a3\u1e9e\u200b\U0001f642"),
 ]  # fmt: skip
