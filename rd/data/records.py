@@ -8,9 +8,9 @@ from typing import Any
 from rd.errors import UserError
 
 SPLITS = ("train", "valid", "test")
-# What is read of one dialogue at most: a hundred times what people say (EMPATHETICDIALOGUES: 8 turns, 700 characters).
-# A megabyte in one turn would else be held a hundred times over, and a million turns are samples by the square.
-MOST_TURNS, MOST_LETTERS = 1000, 20_000
+# What is read of a dialogue at most, and of a turn; EMPATHETICDIALOGUES has 8 turns of up to 630 characters, and models
+# read 200 words. A million words in one turn cost their square in attention, a million turns theirs in samples.
+MOST_TURNS, MOST_LETTERS = 200, 4000
 
 
 @dataclass(frozen=True)
