@@ -1,4 +1,4 @@
-"""What holds for every input, looked for by Hypothesis: the same inputs in each run, so that a failure is no accident."""
+"""What holds for every input, looked for by Hypothesis: the same inputs in each run."""
 
 from __future__ import annotations
 
