@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -247,7 +248,7 @@ def test_reasons_of_a_cut_turn_stay_whole() -> None:
 
 def test_a_short_fuzz_run_crashes_nowhere(root: Path, monkeypatch) -> None:
     monkeypatch.syspath_prepend(str(root / "benchmarks"))
-    import fuzz
+    fuzz = import_module("fuzz")
 
     told: list[str] = []
     assert fuzz.main(1500, 1, say=told.append) == 0, "\n".join(told)
@@ -258,7 +259,7 @@ def test_a_short_fuzz_run_crashes_nowhere(root: Path, monkeypatch) -> None:
 
 def test_the_fuzz_run_tells_of_a_crash(root: Path, monkeypatch) -> None:
     monkeypatch.syspath_prepend(str(root / "benchmarks"))
-    import fuzz
+    fuzz = import_module("fuzz")
 
     def broken(data: bytes) -> None:
         raise UserError("x") if len(data) % 2 else IndexError("as it was")
