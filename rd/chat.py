@@ -11,7 +11,9 @@ import torch
 from rd.annotation.annotations import Annotators
 from rd.annotation.view import view
 from rd.data.corpus import Corpus, Dialogue, Turn, read_corpus, samples
+from rd.data.records import MOST_TURNS, cut_text
 from rd.data.text import spans_from_tags, words
+from rd.errors import visible
 from rd.evaluation import answer, split_inputs
 from rd.generate import Decode
 from rd.inputs import Inputs
@@ -78,11 +80,13 @@ class Chat:
     def say(self, text: str) -> Turned:
         """The speaker's next turn -> the listener's; both are kept."""
         turned = self.look(text)
-        self.turns += [text, turned.reply or "..."]
+        self.turns += [turned.text, turned.reply or "..."]
+        del self.turns[: max(0, len(self.turns) - MOST_TURNS)]
         return turned
 
     def look(self, text: str) -> Turned:
-        """What `say` would answer; nothing is kept."""
+        """What `say` would answer; nothing is kept. A text longer than any model reads is cut, with a warning."""
+        text = cut_text("your turn", text.encode(errors="replace").decode())  # half a character becomes "?"
         turns = (*(Turn(t) for t in self.turns), Turn(text), Turn("..."))  # the last turn is to be found
         corpus = Corpus("chat", {"test": (Dialogue("chat", None, "", turns),)}, {}, {})
         # earlier listener turns are samples too: only the last is answered
@@ -123,4 +127,4 @@ def show(turned: Turned, emotions: int = 3) -> str:
     for title, name in (("first intent", "first"), ("final intent", "final")):
         best = next(iter(turned.shares.get(name, {}).items()), None)
         lines.append((title, "not named" if best is None else f"{best[0]} ({best[1]:.0%})"))
-    return "\n".join(f"{name:13}{value}" for name, value in [*lines, ("reply", turned.reply)])
+    return "\n".join(f"{name:13}{visible(value)}" for name, value in [*lines, ("reply", turned.reply)])

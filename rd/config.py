@@ -145,17 +145,35 @@ def digest(values: dict[str, Any]) -> str:
 
 
 def from_dict(cls: type, values: dict[str, Any]) -> Any:
-    """Rebuild a (nested) config dataclass from `asdict`'s form. Raises KeyError for an unknown name."""
+    """Rebuild a (nested) config dataclass from `asdict`'s form.
+
+    Raises KeyError for an unknown name, TypeError for a value of another kind, ValueError for a number that is none or
+    below 0.
+    """
+    if not isinstance(values, dict):
+        raise TypeError(f"{cls.__name__}: not an object")
     known = {f.name: f for f in fields(cls)}
     unknown = set(values) - set(known)
     if unknown:
         raise KeyError(f"{cls.__name__} has no setting {sorted(unknown)}")
     default = cls()
     built = {
-        name: from_dict(type(getattr(default, name)), value) if is_dataclass(getattr(default, name)) else value
+        name: from_dict(type(getattr(default, name)), value)
+        if is_dataclass(getattr(default, name))
+        else _like(f"{cls.__name__}.{name}", value, getattr(default, name))
         for name, value in values.items()
     }
     return cls(**built)
+
+
+def _like(name: str, value: Any, default: Any) -> Any:
+    """The value, of its default's kind. A whole number may stand where a fraction does."""
+    kinds = (int, float) if isinstance(default, float) else (type(default),)
+    if not isinstance(value, kinds) or isinstance(value, bool) != isinstance(default, bool):
+        raise TypeError(f"{name}: {value!r} is no {type(default).__name__}")
+    if not isinstance(value, str) and not 0 <= value <= 1e9:
+        raise ValueError(f"{name}: {value!r} is no number from 0 to 1e9")
+    return value
 
 
 _BERT = TrainConfig(

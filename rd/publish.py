@@ -56,7 +56,7 @@ def publish(
     table.to_csv(target.with_suffix(".csv"), index=False)
     target.with_suffix(".tex").write_text(latex(cells, caption, notes, name), encoding="utf-8")
     _describe(target, caption, notes, columns=list(cells.columns), rows=cells.to_numpy().tolist())
-    lines = "".join(f"\n- {escape(note, MARKDOWN)}" for note in notes)
+    lines = "".join(f"\n- {_note(note)}" for note in notes)
     text = f"**{escape(caption, MARKDOWN)}**\n\n{markdown(cells)}\n{lines and chr(10)}{lines.strip(chr(10))}"
     target.with_suffix(".md").write_text(text.rstrip("\n") + "\n", encoding="utf-8")
     return target.with_suffix(".md")
@@ -96,6 +96,12 @@ def written(table: pd.DataFrame, digits: int = 2) -> pd.DataFrame:
 def escape(text: str, signs: dict[str, str]) -> str:
     """Each sign of `text` as its form writes it; a carriage return is dropped."""
     return "".join(signs.get(sign, sign) for sign in text.replace("\r", "").strip("\n"))
+
+
+def _note(text: str) -> str:
+    """A line of a Markdown list, escaped: its beginning makes no heading, list or block of code of it."""
+    begins = r"(#+|[+-]|\d+[.)]|~)(?=\s|~~|$)"
+    return re.sub(f"^{begins}", lambda sign: f"{sign[1][:-1]}\\{sign[1][-1]}", escape(text, MARKDOWN).strip())
 
 
 def markdown(cells: pd.DataFrame) -> str:

@@ -22,6 +22,7 @@ from rd.baselines.mtrs import MTRS
 from rd.checkpoint import WEIGHTS, load_weights
 from rd.config import Config, digest, from_dict
 from rd.data.corpus import Corpus, samples
+from rd.data.jsonl import parse
 from rd.data.text import Vocabulary
 from rd.data.vectors import word_vectors
 from rd.errors import UserError
@@ -245,6 +246,11 @@ def load_run(folder: str | Path) -> Run:
     described, config, model_class = _described(folder)
     if described.get("vocabulary", check := _check(folder)) != check:
         raise UserError(f"{folder / 'vocabulary.json'}: damaged (wrong checksum); train the run again")
+    try:
+        described = parse((folder / "config.json").read_text())
+        config, model_class = from_dict(Config, described["config"]), MODELS[described["model"]]
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{folder / 'config.json'}: not a run of this version ({error}); train it again") from None
     vocab = Vocabulary.load(folder / "vocabulary.json")
     joint = runs_bert(described["model"], config)
     extra = {"era": new_era(config.annotators, *load_bert(config.annotators.bert))} if joint else {}

@@ -45,13 +45,17 @@ def read_scores(run: Path) -> tuple[pd.DataFrame | None, str]:
     """The scores of a run folder, or None and the reason: none there, or not those of its metrics.json."""
     if not (run / FILE).is_file():
         return None, f"no {FILE} in {run.name}: rd tables --data DIR --runs DIR makes it"
-    table = pd.read_csv(run / FILE)
     metrics = json.loads((run / "metrics.json").read_text(encoding="utf-8"))
-    fits = len(table) == metrics["n"]
-    if fits and table["nats"].notna().all():
-        fits = np.isclose(np.exp(table["nats"].mean()), metrics["ppl"], rtol=0.005)
-    if fits and table["length"].notna().all():
-        fits = np.allclose(bleu_of_sums(bleu_sums(table).sum(0)[None], 2), metrics["bleu_2"], atol=0.05)
+    try:
+        table = pd.read_csv(run / FILE)
+        table[["nats", *REPLY]] = table[["nats", *REPLY]].astype(float)
+        fits = len(table) == metrics["n"] and table["id"].is_unique
+        if fits and table["nats"].notna().all():
+            fits = np.isclose(np.exp(table["nats"].mean()), metrics["ppl"], rtol=0.005)
+        if fits and table["length"].notna().all():
+            fits = np.allclose(bleu_of_sums(bleu_sums(table).sum(0)[None], 2), metrics["bleu_2"], atol=0.05)
+    except (ValueError, KeyError, TypeError, OverflowError):  # damaged: no table, or not these columns
+        fits = False
     return (table, "") if fits else (None, f"{run.name}/{FILE} is not of its metrics.json: delete it")
 
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
-import math
 from collections.abc import Sequence
 from dataclasses import asdict, is_dataclass, replace
 from typing import Any
 
 from rd.config import PRESETS, Config
+from rd.data.jsonl import parse
 from rd.errors import UserError
 
 # What a setting of words may be.
@@ -21,6 +20,10 @@ CHOICES = {
     "precision": ("bf16", "fp32"),
     "scope": ("turn", "context"),
 }
+# What may not be 0: sizes, and steps from one event to the next.
+SIZES = set("width heads ffn latent bert_width batch validate_every save_every max_context folds chain_steps".split())
+SIZES |= {"max_subwords", "predictor_subwords"}
+LARGEST = 10**9  # no setting is larger
 GIVEN = {"preset": "--preset", "seed": "--seed"}  # settings with an option of their own
 
 
@@ -71,14 +74,18 @@ def _read(now: Any, value: str, change: str) -> Any:
             raise UserError(f"--set {change}: choose one of {', '.join(choices)}")
         return value
     try:
-        found = json.loads(value.lower())
+        found = parse(value.lower())
     except ValueError:
         found = None
     fits = isinstance(found, bool) if isinstance(now, bool) else isinstance(found, int) and not isinstance(found, bool)
     if isinstance(now, float) and isinstance(found, int | float) and not isinstance(found, bool):
-        fits, found = math.isfinite(found) and found >= 0, float(found)
-    elif isinstance(now, float) or (not isinstance(now, bool) and fits and found < 0):
+        fits = 0 <= found <= LARGEST  # false for NaN
+        found = float(found) if fits else found
+    elif isinstance(now, float):
         fits = False
+    elif not isinstance(now, bool) and fits:
+        least = change.partition("=")[0].split(".")[-1] in SIZES
+        fits = least <= found <= LARGEST
     if not fits:
         raise UserError(f"--set {change}: give a {type(now).__name__} like the preset's {now}")
     return found

@@ -22,9 +22,11 @@ from typing import Literal, TypeVar
 from pydantic import BaseModel, ConfigDict
 
 from rd.annotation.llm_backends import Again, Ask, Failed, Refused, by_server, local, server, short
+from rd.data.jsonl import parse
 from rd.errors import UserError
 from rd.labels import INTENTS
 
+EARLIER = 2000  # words of earlier turns in a prompt at most, the latest; longer dialogues are cut at the front
 LONGEST_WAIT = 60.0  # seconds, unless the server itself names a time
 
 
@@ -69,7 +71,10 @@ class Client:
             self.report["asked"] += 1
             self.known[key] = self._record(key, *self._ask(prompt, schema, form))
         result = self.known[key]
-        return None if result is None else form.model_validate(result)
+        try:
+            return None if result is None else form.model_validate(result)
+        except ValueError as error:
+            raise UserError(f"{self.cache}: an answer is not of its form ({short(error)}); delete the file") from None
 
     def _ask(self, prompt: str, schema: dict, form: type[Form]) -> tuple[str, dict | None, str | None]:
         """(outcome, result, reason)."""
@@ -111,7 +116,7 @@ def _read_cache(path: Path) -> dict[str, dict | None]:
     lines = path.read_bytes().splitlines(keepends=True) if path.is_file() else []
     for number, line in enumerate(lines, start=1):
         try:
-            entry = json.loads(line) if line.endswith(b"\n") else None
+            entry = parse(line) if line.endswith(b"\n") else None
             if entry["outcome"] != "gave_up":
                 known[entry["key"]] = entry["result"]
         except (ValueError, KeyError, TypeError):
@@ -126,7 +131,10 @@ def _json_object(text: str) -> dict:
     start = text.find("{")
     if start < 0:
         raise ValueError("no JSON object")
-    return json.JSONDecoder().raw_decode(text, start)[0]
+    try:
+        return json.JSONDecoder().raw_decode(text, start)[0]
+    except RecursionError:
+        raise ValueError("JSON nested too deep") from None
 
 
 def client_from_environment(cache: Path | None) -> Client:
@@ -153,12 +161,27 @@ def locate(text: str, phrase: str) -> tuple[int, int] | None:
 
 
 def _prompt(name: str, turns: list[str], place: int) -> str:
-    """The prompt file filled with the turns up to and including `place`; later turns stay unseen."""
-    so_far = [f"{'listener' if i % 2 else 'speaker'}: {turn}" for i, turn in enumerate(turns[: place + 1])]
+    """The prompt file filled with the turns up to and including `place`; later turns stay unseen.
+
+    A turn is one line, whatever it holds: none can pass for a further turn or for a heading of the prompt.
+    """
+    so_far: list[str] = []
+    turn, left = _line(turns[place]), EARLIER
+    for i in range(place, -1, -1):
+        line = _line(turns[i]) if i < place else turn
+        left -= len(line.split()) if i < place else 0
+        if left < 0:
+            logging.getLogger(__name__).warning("turn %d: shown are %d words before it", place + 1, EARLIER)
+            break
+        so_far.insert(0, f"{'listener' if i % 2 else 'speaker'}: {line}")
     text = files("rd.annotation").joinpath(f"prompts/{name}.txt").read_text("utf-8")
     head, _, rest = text.partition("{dialogue}")  # not str.format: dialogues may hold braces
     middle, _, tail = rest.partition("{turn}")
-    return head + "\n".join(so_far) + middle + turns[place] + tail
+    return head + "\n".join(so_far) + middle + turn + tail
+
+
+def _line(turn: str) -> str:
+    return " ".join(turn.split())
 
 
 def annotate_reasons(turns: list[str], client: Client) -> list[list[tuple[int, int]] | None]:

@@ -21,7 +21,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from rd.errors import UserError
+from rd.errors import UserError, visible
 
 Ask = Callable[[str, dict], str]  # (prompt, JSON schema) -> the model's answer
 HOSTED = "https://api.openai.com/v1"  # the openai library's own default
@@ -46,7 +46,7 @@ class Failed(Exception):
 def short(error: Exception) -> str:
     """What went wrong, in one line."""
     text = error.errors()[0]["msg"] if isinstance(error, ValidationError) else str(error)
-    return " ".join(text.split())[:200]
+    return visible(" ".join(text.split())[:200])
 
 
 def server(base_url: str | None = None, model: str | None = None, key: str | None = None, timeout: float = 60) -> Ask:

@@ -10,8 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rd.data.corpus import Sample
+from rd.data.corpus import Sample, Turn
 from rd.data.known import Known, Knows, look_up, together
+from rd.data.records import MOST_LETTERS
 from rd.data.text import Vocabulary, tokenize
 from rd.labels import EMOTIONS, INTENTS
 
@@ -105,6 +106,8 @@ def encode(
     tokens = {turn.text: tokenize(turn.text) for sample in samples for turn in sample.dialogue.turns}
     for sample in samples:
         turns = sample.context
+        heard = " ".join(turn.text for turn in turns[::2])[-MOST_LETTERS:]
+        turns = _latest(turns, tokens, max_context)
         words = [word for turn in turns for word in tokens[turn.text]]
         speaker = [i % 2 == 0 for i, turn in enumerate(turns) for _ in tokens[turn.text]]
         label = (intents or {}).get(sample.id) or sample.target.intent
@@ -120,7 +123,7 @@ def encode(
                 target_words=tuple(tokens[sample.target.text]),
                 emotion=EMOTIONS.index(emotion) if emotion else UNLABELLED,
                 intent=INTENTS.index(label) if label else UNLABELLED,
-                sentiment=sentiment(" ".join(turn.text for turn in turns[::2])),
+                sentiment=sentiment(heard),
                 after=np.asarray(vocab.encode(tokens[after.text]) if after else [Vocabulary.PAD], dtype=np.int64),
                 intent_prior=None if priors is None else priors[sample.id],
             )
@@ -129,6 +132,18 @@ def encode(
         known = look_up(samples, [e.words for e in examples], vocab, knowledge, most)
         examples = [replace(e, known=k) for e, k in zip(examples, known, strict=True)]
     return examples
+
+
+def _latest(turns: Sequence[Turn], tokens: dict[str, list[str]], most: int) -> Sequence[Turn]:
+    """The last turns that hold `most` words, an even number of older ones left out: the speaker's still come first.
+
+    What lies before them no model reads, and a sample that kept all of it would make long dialogues cost by the square.
+    """
+    first, left = len(turns), most
+    while first > 0 and (left > 0 or first % 2):
+        first -= 1
+        left -= len(tokens[turns[first].text])
+    return turns[first:]
 
 
 Annotate = Callable[[str, str], tuple[np.ndarray, np.ndarray]]  # (sample id, turn text) -> tags (n,), h~ (n, Db)

@@ -17,14 +17,17 @@ Other keys are ignored.
 """
 
 import json
+import logging
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from rd.data.records import Dialogue, Turn, check_spans
+from rd.data.records import MOST_TURNS, Dialogue, Turn, check_spans, cut, cut_text
 from rd.errors import UserError
 from rd.files import replace_file
 from rd.labels import EMOTIONS, INTENTS
+
+DEEPEST = 50  # a nest of JSON; the form above needs five
 
 
 def read_lines(path: str | Path) -> Iterator[tuple[int, str]]:
@@ -48,10 +51,33 @@ def read_lines(path: str | Path) -> Iterator[tuple[int, str]]:
         raise UserError(
             f"{path}:{line}: bytes that are not UTF-8 (0x{error.object[error.start]:02x}); save the file as UTF-8"
         ) from None
+    if not text.strip():  # a mark of byte order, or blanks that only Unicode knows
+        raise UserError(f"{path}:1: the file is empty; get it again")
     lines = text.split("\n")
     if lines[-1] == "":
         lines.pop()
     return ((number, line.removesuffix("\r")) for number, line in enumerate(lines, 1))
+
+
+def parse(text: str | bytes) -> Any:
+    """The JSON value of a text. Raises ValueError alone: also for bytes that are not UTF-8, and for a nest too deep.
+
+    Python's own reader stops at a depth that hangs on the caller's; what it lets through could still be too deep to
+    be shown in an error.
+    """
+    try:
+        value = json.loads(text)
+    except RecursionError:
+        raise ValueError(f"nested more than {DEEPEST} deep") from None
+    brackets = ("[", "{") if isinstance(text, str) else (b"[", b"{")
+    if sum(map(text.count, brackets)) > DEEPEST and _deep(value, DEEPEST):
+        raise ValueError(f"nested more than {DEEPEST} deep")
+    return value
+
+
+def _deep(value: Any, left: int) -> bool:
+    inside = value.values() if isinstance(value, dict) else value if isinstance(value, list) else None
+    return inside is not None and (left == 0 or any(_deep(each, left - 1) for each in inside))
 
 
 def read_objects(path: str | Path) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -61,8 +87,8 @@ def read_objects(path: str | Path) -> Iterator[tuple[str, dict[str, Any]]]:
             continue
         where = f"{path}:{number}"
         try:
-            row = json.loads(line)
-        except (ValueError, RecursionError) as error:
+            row = parse(line)
+        except ValueError as error:
             raise UserError(f"{where}: not JSON ({error}); write one object a line") from None
         if not isinstance(row, dict):
             raise UserError(f"{where}: not a JSON object; write one object a line")
@@ -74,7 +100,7 @@ def read_jsonl(path: str | Path) -> tuple[list[Dialogue], dict[str, int]]:
     dialogues: list[Dialogue] = []
     lines: dict[str, int] = {}
     for where, row in read_objects(path):
-        dialogue = _dialogue(where, row)
+        dialogue = cut(where, _dialogue(where, row))
         if dialogue.id in lines:
             raise UserError(
                 f"{where}: id {dialogue.id!r} occurs twice (first in line {lines[dialogue.id]}); rename one"
@@ -112,15 +138,20 @@ def write_lines(path: Path, records: Iterable[dict[str, Any]]) -> None:
 
 
 def read_dialogue_lines(path: str | Path) -> list[dict[str, Any]]:
-    """Lines of `rd annotate`: {"dialogue": ["turn 1", "turn 2", ...]}, extra keys kept. Raises UserError(file:line)."""
+    """Lines of `rd annotate`: {"dialogue": ["turn 1", "turn 2", ...]}, extra keys kept. Raises UserError(file:line).
+
+    What no model reads of a very long dialogue is left out with a warning: see `rd.data.records.cut`.
+    """
     rows = []
     for where, row in read_objects(path):
         turns = row.get("dialogue")
         if not isinstance(turns, list) or not turns:
             raise UserError(f'{where}: no "dialogue"; write {{"dialogue": ["turn 1", "turn 2"]}}')
-        for number, text in enumerate(turns, 1):
-            _text(f"{where}: turn {number}", text)
-        rows.append(row)
+        if len(turns) > MOST_TURNS:
+            logging.getLogger(__name__).warning("%s: %d turns; read are the first %d", where, len(turns), MOST_TURNS)
+        checked = [_text(f"{where}: turn {number}", text) for number, text in enumerate(turns, 1)]
+        cut_turns = [cut_text(f"{where}: turn {n}", text) for n, text in enumerate(checked[:MOST_TURNS], 1)]
+        rows.append(row | {"dialogue": cut_turns})
     return rows
 
 
@@ -130,10 +161,12 @@ def _dialogue(where: str, row: dict[str, Any]) -> Dialogue:
     key, emotion, prompt, turns = row.get("id"), row.get("emotion"), row.get("prompt"), row.get("turns")
     if not isinstance(key, str) or not key:
         raise UserError(f'{where}: "id" must be a string that is not empty')
+    whole(f'{where}: "id"', key)
     if emotion is not None and emotion not in EMOTIONS:
         raise UserError(f"{where}: unknown emotion {emotion!r}; use one of the 32 of rd.labels.EMOTIONS, or null")
     if prompt is not None and not isinstance(prompt, str):
         raise UserError(f'{where}: "prompt" must be a string or null')
+    whole(f'{where}: "prompt"', prompt or "")
     if not isinstance(turns, list) or not turns:
         raise UserError(f'{where}: "turns" must be a list of one turn or more')
     read = tuple(_turn(f"{where}: turn {index + 1}", turn, index) for index, turn in enumerate(turns))
@@ -157,8 +190,13 @@ def _text(where: str, text: Any) -> str:
         raise UserError(f"{where} has no text; write a string")
     if not text.strip():
         raise UserError(f"{where} is empty; write its text or leave the dialogue out")
+    return whole(where, text)
+
+
+def whole(where: str, text: str) -> str:
+    """The text. Raises UserError for half a character: JSON can escape one of a surrogate pair, no file can hold it."""
     try:
         text.encode("utf-8")
-    except UnicodeEncodeError:  # JSON can escape half of a surrogate pair, which no file can hold
+    except UnicodeEncodeError:
         raise UserError(f"{where} holds half a character (a lone surrogate); write the whole one") from None
     return text

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from rd.data.jsonl import read_lines
-from rd.data.records import Dialogue, Turn
+from rd.data.records import Dialogue, Turn, cut
 from rd.errors import UserError
 from rd.labels import EMOTIONS
 
@@ -56,7 +56,7 @@ def read_csv(path: str | Path) -> tuple[list[Dialogue], dict[str, int]]:
                     f"{where}: conversation {key} comes back (it began in line {lines[key]}); keep its rows together"
                 )
             if now is not None:
-                done.append(now.close())
+                done.append(cut(f"{path}:{lines[now.id]}", now.close()))
             now, lines[key] = _Open(key, emotion, prompt), number
         if index != str(len(now.texts) + 1):
             raise UserError(
@@ -68,7 +68,7 @@ def read_csv(path: str | Path) -> tuple[list[Dialogue], dict[str, int]]:
         now.texts.append(restore(text))
     if now is None:
         raise UserError(f"{path}:1: a header and no row; the file is truncated, get it again")
-    return [*done, now.close()], lines
+    return [*done, cut(f"{path}:{lines[now.id]}", now.close())], lines
 
 
 def _header(where: str, line: str) -> dict[str, int]:

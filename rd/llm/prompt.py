@@ -90,9 +90,14 @@ def choose_asked(every: Sequence[Sample], seed: int, shown: Sequence[Sample], co
 
 def transcript(sample: Sample) -> str:
     """The turns before the target, one a line; the last is the speaker's."""
-    turns = [normalise(turn.text) for turn in sample.context]
-    while len(turns) > 1 and sum(len(turn.split()) for turn in turns) > CONTEXT:
-        turns = turns[1:]
+    turns: list[str] = []
+    left = CONTEXT
+    for turn in reversed(sample.context):
+        words = normalise(turn.text).split()
+        if turns and len(words) > left:
+            break
+        turns.insert(0, " ".join(words[-CONTEXT:]))
+        left -= len(words)
     names = [("Listener", "Speaker")[(len(turns) - i) % 2] for i in range(len(turns))]
     return "".join(f"{name}: {turn}\n" for name, turn in zip(names, turns))
 
