@@ -56,16 +56,18 @@ def read_lines(path: str | Path) -> Iterator[tuple[int, str]]:
 def read_objects(path: str | Path) -> Iterator[tuple[str, dict[str, Any]]]:
     """("file:line", object) of each line that is not blank. Raises UserError where a line is not a JSON object."""
     for number, line in read_lines(path):
-        if not line.strip():
-            continue
-        where = f"{path}:{number}"
-        try:
-            row = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            raise UserError(f"{where}: not JSON ({error}); write one object a line") from None
-        if not isinstance(row, dict):
-            raise UserError(f"{where}: not a JSON object; write one object a line")
-        yield where, row
+        if line.strip():
+            yield f"{path}:{number}", _object(f"{path}:{number}", line)
+
+
+def _object(where: str, line: str) -> dict[str, Any]:
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{where}: not JSON ({error}); write one object a line") from None
+    if not isinstance(row, dict):
+        raise UserError(f"{where}: not a JSON object; write one object a line")
+    return row
 
 
 def read_jsonl(path: str | Path) -> tuple[list[Dialogue], dict[str, int]]:
@@ -108,17 +110,26 @@ def write_lines(path: Path, records: Iterable[dict[str, Any]]) -> None:
     beside.replace(path)
 
 
-def read_dialogue_lines(path: str | Path) -> list[dict[str, Any]]:
-    """Lines of `rd annotate`: {"dialogue": ["turn 1", "turn 2", ...]}, extra keys kept. Raises UserError(file:line)."""
-    rows = []
-    for where, row in read_objects(path):
-        turns = row.get("dialogue")
-        if not isinstance(turns, list) or not turns:
-            raise UserError(f'{where}: no "dialogue"; write {{"dialogue": ["turn 1", "turn 2"]}}')
-        for number, text in enumerate(turns, 1):
-            _text(f"{where}: turn {number}", text)
-        rows.append(row)
-    return rows
+def dialogue_line(where: str, line: bytes) -> dict[str, Any] | None:
+    """A line of `rd annotate`: {"dialogue": ["turn 1", "turn 2", ...]}, extra keys kept; None: blank. Raises UserError.
+
+    where: "file:line", told with what is wrong.
+    """
+    try:
+        text = line.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise UserError(
+            f"{where}: bytes that are not UTF-8 (0x{line[error.start]:02x}); save the file as UTF-8"
+        ) from None
+    if not text.strip():
+        return None
+    row = _object(where, text)
+    turns = row.get("dialogue")
+    if not isinstance(turns, list) or not turns:
+        raise UserError(f'{where}: no "dialogue"; write {{"dialogue": ["turn 1", "turn 2"]}}')
+    for number, turn in enumerate(turns, 1):
+        _text(f"{where}: turn {number}", turn)
+    return row
 
 
 def _dialogue(where: str, row: dict[str, Any]) -> Dialogue:
