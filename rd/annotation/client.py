@@ -78,9 +78,8 @@ class Client:
                 self.known.add(key, self.model, outcome, result, reason)
                 self.under_way.pop(key).set_result(result)
                 if self.patience and self.silent >= self.patience:
-                    raise UserError(
-                        f"{self.model}: {self.silent} questions in a row went unanswered ({reason}); try later"
-                    )
+                    what = f"{self.silent} questions in a row went unanswered ({reason})"
+                    raise UserError(f"{self.model}: {what}; look to the server, then go on with --resume")
         except BaseException as error:
             with self.lock:
                 if key in self.under_way:

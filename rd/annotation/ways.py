@@ -66,7 +66,7 @@ def choose(by: str | None, what: str, desk: Desk, cache: Path, at_once: int) -> 
 
     def each(blocks: Iterable[Block]) -> Labelled:
         for block in blocks:
-            yield block, label([row["dialogue"] for row in block.rows])
+            yield block, label([row["dialogue"] for row in block.rows]) if block.rows else []
 
     return Way(way, each, made_of, {})
 
