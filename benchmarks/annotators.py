@@ -19,9 +19,9 @@ from pathlib import Path
 from typing import Any
 
 from rd.annotation.distil import train_era, train_tagger
-from rd.annotation.files import weak_voters
 from rd.annotation.quality import tag_scores
 from rd.annotation.rows import has_reasons, speaker_items
+from rd.annotation.ways import weak_voters
 from rd.annotation.weak import weak_tags
 from rd.config import AnnotatorConfig
 from rd.data.corpus import Corpus

@@ -19,7 +19,7 @@ from rd.config import Config, DiffusionConfig, ModelConfig, from_dict
 from rd.data.corpus import Corpus, Dialogue, Turn, read_corpus, samples
 from rd.data.intents import read_intents
 from rd.data.join import join_labels, read_labels, text_hash
-from rd.data.jsonl import read_dialogue_lines, read_jsonl, write_jsonl, write_lines
+from rd.data.jsonl import dialogue_line, read_jsonl, write_jsonl, write_lines
 from rd.data.official import read_csv
 from rd.data.text import Vocabulary, _tokenizer, _tokens, normalise, words
 from rd.data.vectors import word_vectors
@@ -118,6 +118,12 @@ def _jsonl(path: Path) -> None:
     dialogues, _ = read_jsonl(path)
     write_jsonl(path, dialogues)
     assert not dialogues or read_jsonl(path)[0] == dialogues
+
+
+def _annotate_lines(path: Path) -> None:
+    with path.open("rb") as lines:
+        for number, line in enumerate(lines, 1):
+            dialogue_line(f"{path}:{number}", line)
 
 
 def _official(path: Path) -> None:
@@ -346,7 +352,7 @@ TARGETS = [
     Target("dialogues as JSONL", _file(_jsonl), [JSONL.encode()], 2),
     Target("corpus folder", _corpus, [CSV.encode(), JSONL.encode(), LABELS.encode()], 1),
     Target("annotation joiner", _file(_labels), [LABELS.encode()], 2),
-    Target("lines of rd annotate", _file(read_dialogue_lines), [LINES.encode()], 1),
+    Target("lines of rd annotate", _file(_annotate_lines), [LINES.encode()], 1),
     Target("EmpatheticIntents", _file(_intents, "train.tsv"), [TSV.encode()], 0.5),
     Target("language model's reply", _reply, REPLIES, 2),
     Target("answer cache", _file(_cache), [CACHE.encode()], 1),

@@ -62,6 +62,10 @@ def build_parser() -> argparse.ArgumentParser:
     annotate.add_argument("--preset", default="mini")
     annotate.add_argument("--data", default="", metavar="DIR")
     annotate.add_argument("--results", default="results", metavar="DIR", help="where the annotators lie")
+    annotate.add_argument("--shard", metavar="I/N", help="the I-th of N parts, into FILE.I-of-N.jsonl")
+    annotate.add_argument("--merge", type=int, default=None, metavar="N", help="check N shards and put them together")
+    annotate.add_argument("--resume", action="store_true")
+    annotate.add_argument("--concurrency", type=int, default=4, metavar="K", help="requests to a server at once (4)")
 
     train = _verb(verbs, "train", _train, "train a model into a run folder")
     train.add_argument("model", metavar="MODEL")
@@ -177,15 +181,14 @@ def _data_fetch(chosen: argparse.Namespace) -> None:
 
 
 def _annotate(chosen: argparse.Namespace) -> None:
-    from rd.annotation.files import annotate_file
+    from rd.annotation.files import Job, annotate_file
+    from rd.annotation.shards import merge_shards
     from rd.pipeline import Pipeline
 
+    more = (chosen.by, chosen.shard, chosen.resume, chosen.concurrency)
+    job = Job(chosen.what, Path(chosen.source), Path(chosen.out), *more)
     desk = Pipeline(chosen.preset, data=chosen.data, out=chosen.results)
-    where = desk.annotators_folder
-    report = annotate_file(
-        chosen.what, Path(chosen.source), Path(chosen.out), chosen.by, desk.corpus, desk.config, where
-    )
-    _print(report, False)
+    _print(annotate_file(job, desk) if chosen.merge is None else merge_shards(job, chosen.merge), False)
 
 
 def _train(chosen: argparse.Namespace) -> None:

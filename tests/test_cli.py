@@ -205,7 +205,7 @@ def test_a_place_for_the_answers_is_asked_for_before_the_work(run, tmp_path, cap
     assert "folder" in refused(["generate", str(run), "--out", str(tmp_path / "no" / "a.jsonl")], capsys)
     source = tmp_path / "in.jsonl"
     source.write_text('{"dialogue": ["I lost my dog.", "Oh no."]}\n')
-    monkeypatch.setattr("rd.annotation.files.read_dialogue_lines", None)
+    monkeypatch.setattr("rd.annotation.files.read_blocks", None)
     out = str(tmp_path / "no" / "b.jsonl")
     assert "folder" in refused(["annotate", "reasons", "--in", str(source), "--out", out, "--by", "weak"], capsys)
 

@@ -7,7 +7,7 @@ import pytest
 
 from rd.data.corpus import Dialogue, Turn, bundled, check, read_corpus, samples
 from rd.data.intents import read_intents
-from rd.data.jsonl import read_dialogue_lines, read_jsonl, write_jsonl
+from rd.data.jsonl import dialogue_line, read_jsonl, write_jsonl
 from rd.errors import UserError
 from rd.labels import EMOTIONS, INTENTS
 
@@ -214,22 +214,20 @@ def test_jsonl_fault_is_named(tmp_path: Path, line: str) -> None:
     assert JSONL_FAULTS[line] in str(error.value)
 
 
-def test_dialogue_lines(tmp_path: Path) -> None:
-    path = tmp_path / "in.jsonl"
-    rows = [{"dialogue": ["Hello.", "Hi!"], "mark": 5}, {"dialogue": ["Alone."]}]
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    assert read_dialogue_lines(path) == rows
+def test_dialogue_lines() -> None:
+    for row in ({"dialogue": ["Hello.", "Hi!"], "mark": 5}, {"dialogue": ["Alone."]}):
+        assert dialogue_line("in.jsonl:2", json.dumps(row).encode() + b"\r\n") == row
+    assert dialogue_line("in.jsonl:2", b" \n") is None
     for line, message in {
-        '{"turns": []}': 'no "dialogue"',
-        '{"dialogue": "a"}': 'no "dialogue"',
-        '{"dialogue": ["a", null]}': "turn 2 has no text",
-        "{": "not JSON",
+        b'{"turns": []}': 'no "dialogue"',
+        b'{"dialogue": "a"}': 'no "dialogue"',
+        b'{"dialogue": ["a", null]}': "turn 2 has no text",
+        b"{": "not JSON",
+        b"[]": "not a JSON object",
+        b'{"dialogue": ["\xff"]}': "not UTF-8 .0xff.",
     }.items():
-        path.write_text(json.dumps(rows[0]) + "\n" + line + "\n")
         with pytest.raises(UserError, match=f"in.jsonl:2: .*{message}"):
-            read_dialogue_lines(path)
-    with pytest.raises(UserError, match="no such file"):
-        read_dialogue_lines(tmp_path / "none.jsonl")
+            dialogue_line("in.jsonl:2", line)
 
 
 def test_check_can_be_written_as_json(tmp_path: Path) -> None:

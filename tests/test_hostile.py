@@ -22,7 +22,7 @@ from rd.case_pages import shown, styled  # noqa: E402
 from rd.cases import CONTEXT, GOLD  # noqa: E402
 from rd.chat import Chat, Turned, show  # noqa: E402
 from rd.data.corpus import Corpus, Dialogue, Sample, Turn, read_corpus, samples  # noqa: E402
-from rd.data.jsonl import read_dialogue_lines, write_jsonl  # noqa: E402
+from rd.data.jsonl import dialogue_line, write_jsonl  # noqa: E402
 from rd.data.records import MOST_LETTERS, MOST_TURNS  # noqa: E402
 from rd.errors import UserError  # noqa: E402
 from rd.figures import panels, save  # noqa: E402
@@ -281,7 +281,7 @@ def test_a_dialogue_without_end_is_cut_with_a_warning(tmp_path: Path, caplog) ->
     assert max(len(e.source) for e in inputs.examples["test"]) == settings("mini").data.max_context
     assert max(len(e.texts) for e in inputs.examples["test"]) < 60  # not all turns before, sample by sample
     (tmp_path / "lines.jsonl").write_text(json.dumps({"dialogue": [LONG, *["yes"] * TURNS], "n": 1}))
-    (row,) = read_dialogue_lines(tmp_path / "lines.jsonl")
+    row = dialogue_line("lines.jsonl:1", (tmp_path / "lines.jsonl").read_bytes())
     assert len(row["dialogue"]) == MOST_TURNS and len(row["dialogue"][0]) <= MOST_LETTERS and row["n"] == 1
 
 

@@ -12,7 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rd.annotation.llm import _json_object, _merged, locate
+from rd.annotation.client import _json_object
+from rd.annotation.llm import _merged, locate
 from rd.config import Config, from_dict
 from rd.data.batch import _latest
 from rd.data.jsonl import DEEPEST, parse, read_jsonl, write_jsonl

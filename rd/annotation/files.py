@@ -1,107 +1,83 @@
-"""`rd annotate`: dialogues in, the same lines with reasons or intents out."""
+"""`rd annotate`: dialogues in, the same lines with reasons or intents out, block by block: size is no matter."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable
+import json
+from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rd.annotation.annotations import load_annotators
-from rd.annotation.llm import annotate_intents, annotate_reasons, client_from_environment
-from rd.annotation.weak import PMILexicon, vader_votes, weak_tags
-from rd.config import Config
-from rd.data.corpus import Corpus, Dialogue, Turn, samples
-from rd.data.jsonl import read_dialogue_lines, write_lines
-from rd.data.text import spans_from_tags, tokenize, words
+from rd.annotation.blocks import BLOCK, count_lines, read_blocks, read_share, share
+from rd.annotation.part import Part
+from rd.annotation.ways import Desk, choose
 from rd.errors import UserError
 
-WAYS = {"reasons": ("era", "gold", "weak", "llm"), "intents": ("tagger", "gold", "llm")}
-Label = Callable[[list[str]], list[Any]]
+
+@dataclass(frozen=True)
+class Job:
+    """What `rd annotate` is told."""
+
+    what: str  # "reasons" | "intents"
+    source: Path
+    out: Path
+    by: str | None = None  # one of WAYS[what]; None: the first
+    shard: str | None = None  # "3/8"
+    resume: bool = False
+    concurrency: int = 4  # requests to a server at once
+    block: int = BLOCK
+
+    @property
+    def target(self) -> Path:
+        """The file that is written: `out`, or its shard. Raises UserError for a shard that is none."""
+        return shard_file(self.out, *read_share(self.shard)) if self.shard else self.out
 
 
-def annotate_file(
-    what: str, source: Path, out: Path, by: str | None, corpus: Corpus, config: Config, where: Path
-) -> dict[str, Any]:
+def shard_file(out: Path, place: int, count: int) -> Path:
+    """out.03-of-12.jsonl: names in the order of the shards."""
+    return out.with_name(f"{out.stem}.{place:0{len(str(count))}}-of-{count}{out.suffix}")
+
+
+def annotate_file(job: Job, desk: Desk) -> dict[str, Any]:
     """Add "reasons" ([start, end) offsets per speaker turn) or "intents" (per listener turn) to every line, and "by".
 
-    by: "era" and "tagger" are the annotators in the folder `where`; "gold" looks the dialogue up in `corpus`; "weak"
+    by: "era" and "tagger" are the annotators in the desk's folder; "gold" looks the dialogue up in the corpus; "weak"
     needs no labels; "llm" reads its server or model from the environment and is written as "llm:<model>". A label
-    nobody could give is null.
+    nobody could give is null. The file appears when it is whole; until then it can be gone on with (`Part`).
     Returns what was done: dialogues, by, and an LLM's counts (asked, cached, retried, refused, gave up, not found).
-    Raises UserError for bad input, for a way that does not fit, and where gold labels are missing.
+    Raises UserError for bad input (what stands before it is kept), for a way that does not fit, where gold labels are
+    missing, and for work under way that is not resumed or was begun on other input or with other settings.
     """
-    by = by or WAYS[what][0]
-    if by not in WAYS[what]:
-        raise UserError(f"--by {by}: cannot name {what}; choose one of {', '.join(WAYS[what])}")
-    if not out.parent.is_dir():
-        raise UserError(f"--out {out}: its folder is not there")
-    rows = read_dialogue_lines(source)
-    label, report = _labeller(what, by, corpus, config, where, out)
-    by += f":{os.environ['RD_LLM_MODEL']}" if by == "llm" else ""
-    labelled = [row | {what: label(row["dialogue"]), "by": by} for row in rows]
-    write_lines(out, labelled)
-    return {"dialogues": len(rows), "by": by, **report}
+    target = job.target
+    if not target.parent.is_dir():
+        raise UserError(f"--out {target}: its folder is not there")
+    if job.concurrency < 1:
+        raise UserError(f"--concurrency {job.concurrency}: give how many requests at once, 1 or more")
+    lines = share(count_lines(job.source), *(read_share(job.shard) if job.shard else (1, 1)), job.block)
+    way = choose(job.by, job.what, desk, target.with_suffix(".cache.jsonl"), job.concurrency)
+    settings = {"what": job.what, "by": way.by, "shard": job.shard, "block": job.block, **way.made_of}
+    with Part(target, settings, job.resume) as part:
+        if part.state.finished and lines and part.state.line < lines.stop:
+            raise UserError(f"{job.source}: longer than when {target} was made of it; leave --resume out to begin anew")
+        blocks = read_blocks(job.source, lines, part.state.line, part.state.read, job.block)
+        with closing(way.label(blocks)) as labelled:
+            for block, labels in labelled:
+                if block.fault:
+                    raise _kept(block.fault, part)
+                records = [row | {job.what: each, "by": way.by} for row, each in zip(block.rows, labels, strict=True)]
+                part.write(b"".join(map(_line, records)))
+                part.reach(block.end, block.read, len(records))
+        part.finish()
+        return {"dialogues": part.state.dialogues, "by": way.by, **way.report}
 
 
-def _labeller(what: str, by: str, corpus: Corpus, config: Config, where: Path, out: Path) -> tuple[Label, dict]:
-    if by == "gold":
-        return _gold(what, corpus), {}
-    if by == "weak":
-        return _weak(corpus), {}
-    if by == "llm":
-        client = client_from_environment(out.with_suffix(".cache.jsonl"))
-        ask = annotate_reasons if what == "reasons" else annotate_intents
-        return lambda turns: ask(turns, client), client.report
-    annotators = load_annotators(config.annotators, where)
-    if what == "intents":
-        return lambda turns: _tagged(turns, annotators, config), {}
-
-    def reasons(turns: list[str]) -> list[Any]:
-        found = [words(turn) for turn in turns[::2]]
-        marked = annotators.era.annotate([[word.text for word in turn] for turn in found])
-        return [spans_from_tags(turn, tags.tolist()) for turn, (tags, _) in zip(found, marked, strict=True)]
-
-    return reasons, {}
+def _kept(fault: UserError, part: Part) -> UserError:
+    done = part.state.dialogues
+    return UserError(f"{fault}; {done} dialogues are done: mend it and go on with --resume") if done else fault
 
 
-def _tagged(turns: list[str], annotators: Any, config: Config) -> list[str]:
-    every = samples([Dialogue("own", None, "", tuple(Turn(text) for text in turns))])
-    named = annotators.tagger.intents(every) if every else {}
-    return [named[sample.id] for sample in every]
-
-
-def _gold(what: str, corpus: Corpus) -> Label:
-    """Labels of the corpus' dialogues, found by their exact turns."""
-    known = {tuple(t.text for t in d.turns): d for split in corpus.splits.values() for d in split}
-
-    def label(turns: list[str]) -> list[Any]:
-        dialogue = known.get(tuple(turns))
-        if dialogue is None:
-            raise UserError(
-                f"--by gold: a dialogue is not in the corpus {corpus.name}: {turns[0][:40]!r}; use another way"
-            )
-        if what == "reasons":
-            return [None if t.reasons is None else [list(span) for span in t.reasons] for t in dialogue.turns[::2]]
-        return [turn.intent for turn in dialogue.turns[1::2]]
-
-    return label
-
-
-def weak_voters(corpus: Corpus) -> list:
-    """VADER and the PMI lexicon of the train split's speaker turns. Raises UserError where there are none to count."""
-    told = [(turn.text, d.emotion) for d in corpus.splits.get("train", ()) if d.emotion for turn in d.turns[::2]]
-    if not told:
-        raise UserError("--by weak: the corpus has no train split with emotions to count words on; give another --data")
-    texts, emotions = zip(*told, strict=True)
-    return [vader_votes(), PMILexicon().fit([tokenize(text) for text in texts], emotions).votes()]
-
-
-def _weak(corpus: Corpus) -> Label:
-    voters = weak_voters(corpus)
-
-    def label(turns: list[str]) -> list[Any]:
-        found = [words(turn) for turn in turns[::2]]
-        return [spans_from_tags(turn, weak_tags([word.text for word in turn], voters)) for turn in found]
-
-    return label
+def _line(record: dict[str, Any]) -> bytes:
+    try:
+        return json.dumps(record, ensure_ascii=False).encode() + b"\n"
+    except UnicodeEncodeError:  # half a surrogate pair in a key of the user's own: no file can hold it, its escape can
+        return json.dumps(record).encode() + b"\n"

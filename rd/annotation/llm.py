@@ -7,27 +7,21 @@ llm_backends.py). Prompts are the files prompts/{reasons,intents}.txt.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
 import os
 import re
-import time
-from collections import Counter
-from collections.abc import Callable
 from importlib.resources import files
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from rd.annotation.llm_backends import Again, Ask, Failed, Refused, by_server, local, server, short
-from rd.data.jsonl import parse
+from rd.annotation.client import Client
+from rd.annotation.llm_backends import by_server, local, server
 from rd.errors import UserError
 from rd.labels import INTENTS
 
 EARLIER = 2000  # words of earlier turns in a prompt at most, the latest; longer dialogues are cut at the front
-LONGEST_WAIT = 60.0  # seconds, unless the server itself names a time
 
 
 class Reasons(BaseModel):
@@ -42,99 +36,6 @@ class Intent(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
     intent: Literal[INTENTS]
-
-
-Form = TypeVar("Form", bound=BaseModel)
-
-
-class Client:
-    """Asks, retries, and remembers answers in an append-only JSONL file keyed by sha256(model + prompt + schema).
-
-    report counts asked, cached, retried, refused, gave_up, not_found (phrases that do not stand in their turn). Answers
-    and refusals are final; what was given up on (a dead server, say) is recorded and asked anew by the next client.
-    """
-
-    def __init__(
-        self, ask: Ask, model: str, cache: Path | None, sleep: Callable[[float], object] = time.sleep, tries: int = 5
-    ) -> None:
-        self.ask, self.model, self.cache, self.sleep, self.tries = ask, model, cache, sleep, tries
-        self.report: Counter[str] = Counter(asked=0, cached=0, retried=0, refused=0, gave_up=0, not_found=0)
-        self.known = _read_cache(cache) if cache else {}
-
-    def answer(self, prompt: str, form: type[Form]) -> Form | None:
-        """The model's answer in the given form; None where it refused or every try failed."""
-        schema = form.model_json_schema()
-        key = hashlib.sha256(json.dumps([self.model, prompt, schema], sort_keys=True).encode()).hexdigest()
-        if key in self.known:
-            self.report["cached"] += 1
-        else:
-            self.report["asked"] += 1
-            self.known[key] = self._record(key, *self._ask(prompt, schema, form))
-        result = self.known[key]
-        try:
-            return None if result is None else form.model_validate(result)
-        except ValueError as error:
-            raise UserError(f"{self.cache}: an answer is not of its form ({short(error)}); delete the file") from None
-
-    def _ask(self, prompt: str, schema: dict, form: type[Form]) -> tuple[str, dict | None, str | None]:
-        """(outcome, result, reason)."""
-        reason, repair = "", ""
-        for attempt in range(self.tries):
-            wait = min(2.0**attempt, LONGEST_WAIT)
-            try:
-                text = self.ask(prompt + repair, schema)
-                return "answered", form.model_validate(_json_object(text)).model_dump(), None
-            except Refused as error:
-                return "refused", None, str(error)
-            except Failed as error:
-                return "gave_up", None, str(error)
-            except Again as error:
-                reason, wait = str(error), wait if error.after is None else error.after
-            except ValueError as error:  # broken JSON, or not the form (pydantic's error is a ValueError)
-                reason = f"broken answer: {short(error)}"
-                repair = f"\n\nYour last answer was not valid ({short(error)}). Answer with the JSON object only."
-            if attempt + 1 < self.tries:
-                self.report["retried"] += 1
-                self.sleep(wait)
-        return "gave_up", None, f"{self.tries} tries, last: {reason}"
-
-    def _record(self, key: str, outcome: str, result: dict | None, reason: str | None) -> dict | None:
-        if outcome != "answered":
-            self.report[outcome] += 1
-            logging.getLogger(__name__).warning("%s: %s (%s)", self.model, outcome, reason)
-        if self.cache:
-            line = {"key": key, "model": self.model, "outcome": outcome, "result": result, "reason": reason}
-            self.cache.parent.mkdir(parents=True, exist_ok=True)
-            with self.cache.open("ab") as file:
-                file.write(json.dumps(line).encode() + b"\n")
-        return result
-
-
-def _read_cache(path: Path) -> dict[str, dict | None]:
-    """Final outcomes by key. A torn last line is cut off. Raises UserError for any other broken line."""
-    known: dict[str, dict | None] = {}
-    lines = path.read_bytes().splitlines(keepends=True) if path.is_file() else []
-    for number, line in enumerate(lines, start=1):
-        try:
-            entry = parse(line) if line.endswith(b"\n") else None
-            if entry["outcome"] != "gave_up":
-                known[entry["key"]] = entry["result"]
-        except (ValueError, KeyError, TypeError):
-            if number < len(lines):
-                raise UserError(f"{path}:{number}: not a line of the answer cache; delete it or the file") from None
-            os.truncate(path, sum(map(len, lines[:-1])))
-    return known
-
-
-def _json_object(text: str) -> dict:
-    """The first JSON object in the text. Raises ValueError where there is none."""
-    start = text.find("{")
-    if start < 0:
-        raise ValueError("no JSON object")
-    try:
-        return json.JSONDecoder().raw_decode(text, start)[0]
-    except RecursionError:
-        raise ValueError("JSON nested too deep") from None
 
 
 def client_from_environment(cache: Path | None) -> Client:
@@ -160,6 +61,12 @@ def locate(text: str, phrase: str) -> tuple[int, int] | None:
     return found.span() if found else None
 
 
+def asked(what: str) -> list:
+    """All that decides an answer beside the model and the dialogue: the prompt's text and the form."""
+    text = files("rd.annotation").joinpath(f"prompts/{what}.txt").read_text("utf-8")
+    return [text, {"reasons": Reasons, "intents": Intent}[what].model_json_schema()]
+
+
 def _prompt(name: str, turns: list[str], place: int) -> str:
     """The prompt file filled with the turns up to and including `place`; later turns stay unseen.
 
@@ -174,8 +81,7 @@ def _prompt(name: str, turns: list[str], place: int) -> str:
             logging.getLogger(__name__).warning("turn %d: shown are %d words before it", place + 1, EARLIER)
             break
         so_far.insert(0, f"{'listener' if i % 2 else 'speaker'}: {line}")
-    text = files("rd.annotation").joinpath(f"prompts/{name}.txt").read_text("utf-8")
-    head, _, rest = text.partition("{dialogue}")  # not str.format: dialogues may hold braces
+    head, _, rest = asked(name)[0].partition("{dialogue}")  # not str.format: dialogues may hold braces
     middle, _, tail = rest.partition("{turn}")
     return head + "\n".join(so_far) + middle + turn + tail
 
@@ -193,7 +99,7 @@ def annotate_reasons(turns: list[str], client: Client) -> list[list[tuple[int, i
     for place in range(0, len(turns), 2):
         reply = client.answer(_prompt("reasons", turns, place), Reasons)
         spans = [locate(turns[place], phrase) for phrase in reply.phrases] if reply else [None]
-        client.report["not_found"] += spans.count(None) if reply else 0
+        client.count("not_found", spans.count(None) if reply else 0)
         found = [span for span in spans if span]
         labels.append(_merged(found) if found or not spans else None)
     return labels

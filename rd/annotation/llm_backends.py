@@ -28,11 +28,14 @@ HOSTED = "https://api.openai.com/v1"  # the openai library's own default
 
 
 class Again(Exception):
-    """A failure that may pass. after: seconds the server asked to wait, None where it named none."""
+    """A failure that may pass. after: seconds the server asked to wait, None where it named none.
 
-    def __init__(self, reason: str, after: float | None = None) -> None:
+    everyone: the server has too much to do, so that no other question should reach it meanwhile either.
+    """
+
+    def __init__(self, reason: str, after: float | None = None, everyone: bool = False) -> None:
         super().__init__(reason)
-        self.after = after
+        self.after, self.everyone = after, everyone
 
 
 class Refused(Exception):
@@ -83,7 +86,8 @@ def server(base_url: str | None = None, model: str | None = None, key: str | Non
         except openai.APIStatusError as error:
             reason = f"HTTP {error.status_code}: {short(error)}"
             if error.status_code in (408, 409, 429) or error.status_code >= 500:
-                raise Again(reason, _seconds(error.response.headers.get("retry-after"))) from None
+                after = _seconds(error.response.headers.get("retry-after"))
+                raise Again(reason, after, error.status_code == 429 or after is not None) from None
             raise Failed(reason) from None
         except openai.APIError as error:  # time-outs and lost connections among them
             raise Again(f"{type(error).__name__}: {short(error)}") from None

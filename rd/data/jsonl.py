@@ -83,16 +83,18 @@ def _deep(value: Any, left: int) -> bool:
 def read_objects(path: str | Path) -> Iterator[tuple[str, dict[str, Any]]]:
     """("file:line", object) of each line that is not blank. Raises UserError where a line is not a JSON object."""
     for number, line in read_lines(path):
-        if not line.strip():
-            continue
-        where = f"{path}:{number}"
-        try:
-            row = parse(line)
-        except ValueError as error:
-            raise UserError(f"{where}: not JSON ({error}); write one object a line") from None
-        if not isinstance(row, dict):
-            raise UserError(f"{where}: not a JSON object; write one object a line")
-        yield where, row
+        if line.strip():
+            yield f"{path}:{number}", _object(f"{path}:{number}", line)
+
+
+def _object(where: str, line: str) -> dict[str, Any]:
+    try:
+        row = parse(line)
+    except ValueError as error:
+        raise UserError(f"{where}: not JSON ({error}); write one object a line") from None
+    if not isinstance(row, dict):
+        raise UserError(f"{where}: not a JSON object; write one object a line")
+    return row
 
 
 def read_jsonl(path: str | Path) -> tuple[list[Dialogue], dict[str, int]]:
@@ -137,22 +139,29 @@ def write_lines(path: Path, records: Iterable[dict[str, Any]]) -> None:
     replace_file(path, write)
 
 
-def read_dialogue_lines(path: str | Path) -> list[dict[str, Any]]:
-    """Lines of `rd annotate`: {"dialogue": ["turn 1", "turn 2", ...]}, extra keys kept. Raises UserError(file:line).
+def dialogue_line(where: str, line: bytes) -> dict[str, Any] | None:
+    """A line of `rd annotate`: {"dialogue": ["turn 1", "turn 2", ...]}, extra keys kept; None: blank. Raises UserError.
 
-    What no model reads of a very long dialogue is left out with a warning: see `rd.data.records.cut`.
+    where: "file:line", told with what is wrong. What no model reads of a very long dialogue is left out with a
+    warning: see `rd.data.records.cut`.
     """
-    rows = []
-    for where, row in read_objects(path):
-        turns = row.get("dialogue")
-        if not isinstance(turns, list) or not turns:
-            raise UserError(f'{where}: no "dialogue"; write {{"dialogue": ["turn 1", "turn 2"]}}')
-        if len(turns) > MOST_TURNS:
-            logging.getLogger(__name__).warning("%s: %d turns; read are the first %d", where, len(turns), MOST_TURNS)
-        checked = [_text(f"{where}: turn {number}", text) for number, text in enumerate(turns, 1)]
-        cut_turns = [cut_text(f"{where}: turn {n}", text) for n, text in enumerate(checked[:MOST_TURNS], 1)]
-        rows.append(row | {"dialogue": cut_turns})
-    return rows
+    try:
+        text = line.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise UserError(
+            f"{where}: bytes that are not UTF-8 (0x{line[error.start]:02x}); save the file as UTF-8"
+        ) from None
+    if not text.strip():
+        return None
+    row = _object(where, text)
+    turns = row.get("dialogue")
+    if not isinstance(turns, list) or not turns:
+        raise UserError(f'{where}: no "dialogue"; write {{"dialogue": ["turn 1", "turn 2"]}}')
+    if len(turns) > MOST_TURNS:
+        logging.getLogger(__name__).warning("%s: %d turns; read are the first %d", where, len(turns), MOST_TURNS)
+    checked = [_text(f"{where}: turn {number}", turn) for number, turn in enumerate(turns, 1)]
+    cut_turns = [cut_text(f"{where}: turn {n}", turn) for n, turn in enumerate(checked[:MOST_TURNS], 1)]
+    return row | {"dialogue": cut_turns}
 
 
 def _dialogue(where: str, row: dict[str, Any]) -> Dialogue:

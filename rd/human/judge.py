@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict
 from scipy.stats import binomtest
 
 from rd.annotation.agreement import agreement
-from rd.annotation.llm import Client
+from rd.annotation.client import Client
 from rd.human.agreement import decisions, sign_test, splits
 from rd.human.guidelines import ASPECTS, CHOICES, judge_prompt
 from rd.human.store import OUTCOMES, Store, outcome, sided

@@ -10,7 +10,7 @@ import torch
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
-from rd.annotation.llm import Client
+from rd.annotation.client import Client
 from rd.annotation.llm_backends import Ask, server
 from rd.data.corpus import Sample
 from rd.data.text import normalise, tokenize
