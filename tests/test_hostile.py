@@ -75,7 +75,7 @@ class Made(HTMLParser):
 
 def conversation(text: str) -> Dialogue:
     """One in which all that a file may fill in is `text`."""
-    return Dialogue(text, "sad", text, (Turn(text, ((0, 5),)), Turn(text, None, "consoling"), Turn(text, ())))
+    return Dialogue(text, "sad", text, (Turn(text, ((0, 5),)), Turn(text, None, text), Turn(text, ())))
 
 
 def pages(text: str) -> dict[str, str]:
@@ -245,9 +245,11 @@ def test_an_error_that_quotes_a_file_cannot_either(tmp_path: Path) -> None:
     with pytest.raises(UserError) as refused:
         read_corpus(tmp_path / "x.jsonl")
     assert "\x1b" not in str(refused.value) and len(str(refused.value).splitlines()) == 1
-    (tmp_path / "x.jsonl").write_text('{"id": "a\\u001b[2J", "turns": ["b"]}\n' * 2)
-    with pytest.raises(UserError, match=r"\\x1b\[2J.* occurs twice"):
-        read_corpus(tmp_path / "x.jsonl")
+    for split in ("train", "test"):
+        (tmp_path / f"{split}.jsonl").write_text('{"id": "a\\u001b[2J\\nrd: fine", "turns": ["b"]}\n')
+    with pytest.raises(UserError, match=r"conversation a\\x1b\[2J\\nrd: fine is also in another split") as refused:
+        read_corpus(tmp_path)
+    assert "\x1b" not in str(refused.value) and len(str(refused.value).splitlines()) == 1
 
 
 @pytest.mark.parametrize("text", ['"', "\x00", "\u200b", ESCAPES, "\ud800", "\u2028", "\u00ad", "quillon \x1b[31m"])

@@ -187,6 +187,12 @@ def test_a_number_that_no_width_can_have(value: str) -> None:
         run_settings("mini", changes=[f"model.heads={value}"])
 
 
+@pytest.mark.parametrize("value", ["1" + "0" * 400, "1e999", "nan", "-0.1", "true"])
+def test_a_number_that_no_rate_can_have(value: str) -> None:
+    with pytest.raises(UserError, match="give a float like the preset"):
+        run_settings("mini", changes=[f"train.lr={value}"])
+
+
 def test_an_endless_weight_is_refused_in_its_line(tmp_path: Path) -> None:
     for weight in ("1" + "0" * 400, "NaN"):
         line = f'/a\t/r/IsA\t/c/en/dog\t/c/en/cat\t{{"weight": {weight}}}\n'
