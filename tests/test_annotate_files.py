@@ -232,7 +232,7 @@ def test_kills_at_any_time_lose_and_double_nothing(desk, source, monkeypatch):
     out, chance, killed = source.with_name("out.jsonl"), random.Random(1), 0
     part, wanted = source.with_name(".out.jsonl.part"), plain(desk)
     for _ in range(40):
-        limit = (part.stat().st_size if part.exists() else 0) + chance.randrange(1, len(wanted) // 3)
+        limit = (part.stat().st_size if part.exists() else 0) + chance.randrange(1, len(wanted) // 6)
         if not (child := os.fork()):
             try:
                 annotate_file(job(source, resume=True, block=1), desk)
@@ -240,6 +240,7 @@ def test_kills_at_any_time_lose_and_double_nothing(desk, source, monkeypatch):
                 os._exit(0)
         while not (ended := os.waitpid(child, os.WNOHANG))[0]:
             if part.exists() and part.stat().st_size >= limit:
+                time.sleep(chance.random() / 200)  # not just as it grows
                 os.kill(child, signal.SIGKILL)
                 ended = os.waitpid(child, 0)
                 break
@@ -319,15 +320,16 @@ def test_batches_of_shards_and_resumed_runs_are_those_of_the_whole(desk, source,
     assert batches == once and source.with_name("r.jsonl").read_bytes() == whole
 
 
-def test_memory_does_not_grow_with_the_file(desk, source):
+def test_memory_does_not_grow_with_the_file(desk, source, monkeypatch):
+    monkeypatch.setattr(ways, "_weak", lambda corpus: lambda dialogues: [[] for _ in dialogues])
     peaks = []
-    for times in (1, 2, 8):
-        source.write_text("".join(json.dumps(row) + "\n" for row in ROWS * 2 * times))
+    for times in (1, 4, 64):
+        source.write_text("".join(json.dumps(row) + "\n" for row in ROWS * times))
         tracemalloc.start()
-        assert annotate_file(job(source), desk)["dialogues"] == 43 * 2 * times
+        assert annotate_file(job(source), desk)["dialogues"] == 43 * times
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
-    assert peaks[2] < 1.2 * peaks[1] + 2**16  # the first pays for what is loaded once
+    assert peaks[2] < 1.2 * peaks[1]  # the first pays for what is loaded once
 
 
 def test_a_block_is_read_only_when_it_is_asked_for(source):

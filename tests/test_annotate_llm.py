@@ -93,6 +93,14 @@ def source(tmp_path: Path) -> Path:
     return path
 
 
+def until(reached) -> None:
+    """Wait for another thread; 20 seconds are a failure."""
+    end = time.monotonic() + 20
+    while not reached():
+        assert time.monotonic() < end
+        time.sleep(0.001)
+
+
 def hasty(monkeypatch, make=None) -> None:
     """Clients that never really sleep."""
     new = make or (lambda cache: Client(server(), "m", cache, sleep=lambda _: None))
@@ -167,9 +175,10 @@ def test_a_question_under_way_is_asked_once(tmp_path):
     client = Client(ask, "m", tmp_path / "cache.jsonl")
     with ThreadPoolExecutor(5) as pool:
         found = [pool.submit(client.answer, "Which?", Intent) for _ in range(5)]
-        while client.report["cached"] < 4:
-            time.sleep(0.001)
-        go.set()
+        try:
+            until(lambda: client.report["cached"] == 4)
+        finally:
+            go.set()
     assert [each.result().intent for each in found] == ["wishing"] * 5 and asked == ["Which?"]
     assert client.report["asked"] == 1 and (tmp_path / "cache.jsonl").read_bytes().count(b"\n") == 1
 
@@ -187,9 +196,10 @@ def test_an_error_reaches_all_who_wait_and_is_no_answer(tmp_path):
     client = Client(ask, "m", None)
     with ThreadPoolExecutor(3) as pool:
         found = [pool.submit(client.answer, "Which?", Intent) for _ in range(3)]
-        while client.report["cached"] < 2:
-            time.sleep(0.001)
-        go.set()
+        try:
+            until(lambda: client.report["cached"] == 2)
+        finally:
+            go.set()
     assert [str(each.exception()) for each in found] == ["a wrong key"] * 3
     assert client.answer("Which?", Intent).intent == "wishing" and len(asked) == 2
 
@@ -236,8 +246,7 @@ def test_slow_labels_slow_the_reading():
     found: list = []
     thread = threading.Thread(target=lambda: found.extend(in_order(label, blocks(), 3)))
     thread.start()
-    while len(begun) < 3:
-        time.sleep(0.001)
+    until(lambda: len(begun) == 3)
     time.sleep(0.05)
     assert len(begun) == 3 and read == [4, 8]
     go.set()
