@@ -186,7 +186,8 @@ def _whole(data: bytes) -> bool:
 
 def _cache(path: Path) -> None:
     client = Client(lambda prompt, schema: '{"phrases": []}', "m", path)
-    client.known = dict.fromkeys(client.known, None) | {"x": None}
+    for (key,) in client.known.index.execute("SELECT key FROM answers").fetchall():
+        client.known[key]
     Client(lambda prompt, schema: "{}", "m", path, sleep=lambda _: None, tries=1).answer("why?", Reasons)
 
 

@@ -137,7 +137,7 @@ def test_a_read_only_folder_is_one_line(tmp_path: Path, capsys: pytest.CaptureFi
         arguments = ["annotate", "reasons", "--in", str(lines), "--out", str(out / "x.jsonl"), "--by", "weak"]
         assert rd.cli.main(arguments) == 2
         told = [line for line in capsys.readouterr().err.splitlines() if line]
-        assert told == [f"rd: {out / 'x.jsonl'}: Permission denied"]
+        assert told == [f"rd: {out / '.x.jsonl.part'}: Permission denied"]
         with pytest.raises(PermissionError, match=str(out)), locked(out):
             pass
     assert (out / "x.jsonl").read_text() == "old" and names(out) == ["x.jsonl"]
