@@ -7,6 +7,7 @@ same gigabyte as fresh, zeroed pages, and on two cores that is a third to a half
 from __future__ import annotations
 
 import ctypes
+import os
 from typing import Any
 
 _TRIM_THRESHOLD, _TOP_PAD, _MMAP_MAX = -1, -2, -4  # source: malloc.h
@@ -27,6 +28,14 @@ def return_freed_memory() -> bool:
     """
     trim = _function("malloc_trim")
     return trim is not None and bool(trim(0))
+
+
+def few_kernels(most: int = 8) -> None:
+    """oneDNN keeps ready what it needs for products of the last `most` shapes; by itself it keeps 1024, a gigabyte.
+
+    Holds for the process, if called before its first product; a value that the user has set stays.
+    """
+    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", str(most))
 
 
 def _function(name: str) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import random
@@ -298,6 +299,7 @@ def test_batches_of_shards_and_resumed_runs_are_those_of_the_whole(desk, source,
         monkeypatch.setattr(model, "predict", lambda rows, real=model.predict: batches.append(rows) or real(rows))
         monkeypatch.setattr(ways, "load_tagger", lambda *_: Tagger(model, True))
     monkeypatch.setattr(ways, "weights", lambda folder: "1")
+    monkeypatch.setattr(ways, "few_kernels", lambda: None)  # the other tests keep theirs
     (desk.annotators_folder / by).mkdir(parents=True)
     (desk.annotators_folder / by / "config.json").write_text("{}")
     given = {"what": "reasons" if by == "era" else "intents", "by": by}
@@ -337,3 +339,15 @@ def test_a_block_is_read_only_when_it_is_asked_for(source):
     assert next(blocks).end == 4
     source.write_bytes(b"")  # what is not in a buffer yet is not there any more
     assert len(list(blocks)) <= 11
+
+
+def test_the_benchmark_counts_what_it_makes(root, tmp_path):
+    spec = importlib.util.spec_from_file_location("annotate_benchmark", root / "benchmarks" / "annotate.py")
+    spec.loader.exec_module(benchmark := importlib.util.module_from_spec(spec))
+    path = tmp_path / "made.jsonl"
+    count = benchmark.write_corpus(path, 101)
+    rows = [row for block in read_blocks(path, range(count)) for row in block.rows]
+    assert len(rows) == count and sum(len(row["dialogue"]) for row in rows) == 101
+    given = SimpleNamespace(preset="mini", data="", results="results", concurrency=1)
+    found = benchmark.measure("weak", path, tmp_path / "out.jsonl", given)
+    assert (tmp_path / "out.jsonl").read_bytes().count(b"\n") == count and found["peak_mb"] >= found["before_mb"] > 0

@@ -7,6 +7,7 @@ import json
 import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -20,6 +21,7 @@ from rd.config import Config
 from rd.data.corpus import Corpus, Dialogue, Turn, samples
 from rd.data.text import spans_from_tags, tokenize, words
 from rd.errors import UserError
+from rd.memory import few_kernels, return_freed_memory
 
 WAYS = {"reasons": ("era", "gold", "weak", "llm"), "intents": ("tagger", "gold", "llm")}
 PATIENCE = 20  # answers in a row that a server may owe before we stop: the rest would be nulls
@@ -60,7 +62,7 @@ def choose(by: str | None, what: str, desk: Desk, cache: Path, at_once: int) -> 
         label = _gold(what, desk.corpus) if way == "gold" else _weak(desk.corpus)
         made_of = {"corpus": _digest(desk.corpus.sha256)}
     else:
-        label = (_by_era if way == "era" else _by_tagger)(desk)
+        label = _tidy((_by_era if way == "era" else _by_tagger)(desk))
         folder = desk.annotators_folder / way
         made_of = {"weights": weights(folder), "annotator": _digest((folder / "config.json").read_text())}
 
@@ -73,6 +75,20 @@ def choose(by: str | None, what: str, desk: Desk, cache: Path, at_once: int) -> 
 
 def _digest(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
+def _tidy(label: Callable[[Dialogues], list[Any]]) -> Callable[[Dialogues], list[Any]]:
+    """label, with memory kept flat: each batch of BERT has a shape of its own, and they would add up to gigabytes."""
+    few_kernels()
+    blocks = count(1)
+
+    def tidied(dialogues: Dialogues) -> list[Any]:
+        found = label(dialogues)
+        if next(blocks) % 8 == 0:
+            return_freed_memory()
+        return found
+
+    return tidied
 
 
 def _by_llm(what: str, cache: Path, at_once: int) -> Way:
