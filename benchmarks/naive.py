@@ -36,7 +36,7 @@ def naive_taught(model: Responder, batch: Batch, context: Context) -> tuple[Tens
 
 @torch.inference_mode()
 def naive_greedy(model: Responder, batch: Batch, steps: int) -> list[list[int]]:
-    """The whole prefix again at every step, finished rows kept."""
+    """The whole prefix again at every step, its mixture at every place, as the peers' code does; finished rows kept."""
     context = model.encode(batch.unlabelled())
     said = torch.full((len(batch.ids), 1), Vocabulary.BOS)
     ended = torch.zeros(len(batch.ids), dtype=torch.bool)
@@ -47,8 +47,10 @@ def naive_greedy(model: Responder, batch: Batch, steps: int) -> list[list[int]]:
             embedded, model.decoder.memory_keys(context.memory), context.mask, experts=context.experts
         )
         gate, logits = model.pointer.gate(states, read, embedded), model.vocab_logits(states)  # (B, T, V)
-        copied = copy_weights(weights[:, -1], batch.source.size(1))
-        probs = model.pointer.mixture(logits[:, -1], gate[:, -1], copied, batch.source_ext)
+        copied = copy_weights(weights.flatten(0, 1), batch.source.size(1))  # (B T, L)
+        every = batch.source_ext.repeat_interleave(said.size(1), 0)
+        mixed = model.pointer.mixture(logits.flatten(0, 1), gate.flatten(), copied, every)  # (B T, X)
+        probs = mixed.log().unflatten(0, said.shape)[:, -1].exp()
         probs[:, SILENT] = 0
         said = torch.cat([said, probs.argmax(-1, keepdim=True)], 1)
         ended |= said[:, -1] == Vocabulary.EOS
