@@ -59,15 +59,14 @@ for i in range(4):
 print(sorted(ratios[1:])[1])
 """
 TRAIN = """
-import resource, tempfile, threading, time, torch
+import tempfile, threading, time, torch
 from dataclasses import replace
 from pathlib import Path
 from rd.pipeline import Pipeline
-from rd.run import load_run, train_run
+from rd.run import train_run
 torch.set_num_threads({threads})
-run = load_run({run!r})
 out = Path({run!r}).resolve().parent
-desk = Pipeline(run.config.preset, 0, {data!r}, str(out.parent), 200)
+desk = Pipeline(out.name, 0, {data!r}, str(out.parent), 200)
 config = replace(desk.config, final=replace(desk.config.final, steps=0), model=replace(desk.config.model, joint=False))
 def own():
     return int(next(line.split()[1] for line in open("/proc/self/status") if line.startswith("RssAnon"))) / 1024
