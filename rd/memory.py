@@ -37,7 +37,8 @@ def return_freed_memory() -> bool:
 def few_kernels(most: int = 16) -> None:
     """oneDNN keeps ready what it needs for products of the last `most` shapes; by itself it keeps 1024, a gigabyte.
 
-    Batches of many lengths hardly ever meet a kept one again: keeping fewer trains a fifth faster too. Holds for the process, if called before its first product; a value that the user has set stays.
+    Batches of many lengths hardly ever meet a kept one again: keeping fewer trains a fifth faster too. Holds for the
+    process, if called before its first product; a value that the user has set stays.
     """
     os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", str(most))
 
