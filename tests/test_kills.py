@@ -51,7 +51,9 @@ def test_a_killed_command_ends_as_if_undisturbed(desk: tuple, tmp_path: Path, na
     start, facts = desk
     seconds = start.whole(name, tmp_path / "whole", facts)
     want = kills.kept(tmp_path / "whole")
-    assert want and not [left for left in want if Path(left).name.startswith(".")]
+    assert want and {left for left in want if Path(left).name.startswith(".")} <= {
+        ".out.jsonl.state.json"
+    }  # annotate's
     if name not in ("rate", "prompt"):  # a database renames nothing; the other's are those of rd evaluate
         assert start.at_renames(name, tmp_path / "rename", facts, stride=5) > 0
         assert kills.kept(tmp_path / "rename") == want
