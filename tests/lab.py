@@ -125,6 +125,9 @@ def run_all(page: Any, address: tuple[str, str], notebook: str) -> None:
 
 
 def _choose(page: Any, menu: str, command: str) -> None:
+    asked = page.locator("dialog.jp-Dialog .jp-mod-accept")  # on a busy machine JupyterLab asks for a kernel anew
+    if asked.count():
+        asked.first.click()
     page.click(f".lm-MenuBar-item:has-text('{menu}')")
     page.click(f".lm-Menu-item[data-command='{command}']")
 
