@@ -145,7 +145,7 @@ def _over_pages(shape: str, head: str, rows: list[str], caption: str, label: str
 
 def _lines(cells: pd.DataFrame) -> int:
     """Lines that a table takes in LaTeX, about."""
-    return sum(max(1 + len(part) // LONG for cell in row for part in [str(cell)]) for row in cells.to_numpy())
+    return sum(max(1 + len(str(cell)) // LONG for cell in row) for row in cells.to_numpy())
 
 
 def _column(column: pd.Series, first: bool) -> str:

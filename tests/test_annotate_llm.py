@@ -164,6 +164,17 @@ def test_a_silent_server_ends_the_work_and_nothing_is_null(fake, source, monkeyp
     assert b"null" not in found and told["gave_up"] == 0
 
 
+def asked_at_once(client, number, go):
+    """What the client gives to `number` threads with one question; `go` is set when all but one wait for the first."""
+    with ThreadPoolExecutor(number) as pool:
+        found = [pool.submit(client.answer, "Which?", Intent) for _ in range(number)]
+        try:
+            until(lambda: client.report["cached"] == number - 1)
+        finally:
+            go.set()
+    return found
+
+
 def test_a_question_under_way_is_asked_once(tmp_path):
     go, asked = threading.Event(), []
 
@@ -173,12 +184,7 @@ def test_a_question_under_way_is_asked_once(tmp_path):
         return GOOD
 
     client = Client(ask, "m", tmp_path / "cache.jsonl")
-    with ThreadPoolExecutor(5) as pool:
-        found = [pool.submit(client.answer, "Which?", Intent) for _ in range(5)]
-        try:
-            until(lambda: client.report["cached"] == 4)
-        finally:
-            go.set()
+    found = asked_at_once(client, 5, go)
     assert [each.result().intent for each in found] == ["wishing"] * 5 and asked == ["Which?"]
     assert client.report["asked"] == 1 and (tmp_path / "cache.jsonl").read_bytes().count(b"\n") == 1
 
@@ -194,12 +200,7 @@ def test_an_error_reaches_all_who_wait_and_is_no_answer(tmp_path):
         return GOOD
 
     client = Client(ask, "m", None)
-    with ThreadPoolExecutor(3) as pool:
-        found = [pool.submit(client.answer, "Which?", Intent) for _ in range(3)]
-        try:
-            until(lambda: client.report["cached"] == 2)
-        finally:
-            go.set()
+    found = asked_at_once(client, 3, go)
     assert [str(each.exception()) for each in found] == ["a wrong key"] * 3
     assert client.answer("Which?", Intent).intent == "wishing" and len(asked) == 2
 

@@ -1,7 +1,7 @@
 """A language model's answers, kept in an append-only JSONL file and looked up on disk: memory does not grow with them.
 
 The file is the truth. Its index is a temporary database of SQLite, made from it at the start and gone at the end. Not
-for several threads at once: whoever shares it has a lock (`rd.annotation.llm.Client`).
+for several threads at once: whoever shares it has a lock (`rd.annotation.client.Client`).
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import Any
 
 from rd.data.jsonl import parse
 from rd.errors import UserError
+from rd.files import append
 
 
 class Answers:
@@ -44,8 +45,7 @@ class Answers:
         if self.path:
             line = {"key": key, "model": model, "outcome": outcome, "result": result, "reason": reason}
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            with self.path.open("ab") as file:
-                file.write(json.dumps(line).encode() + b"\n")
+            append(self.path, json.dumps(line).encode() + b"\n")
         self.index.execute("REPLACE INTO answers VALUES (?, ?)", (key, json.dumps(result)))
 
 
