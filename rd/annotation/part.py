@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from rd.errors import UserError
+from rd.files import replace_file
 
 SAVE_EVERY = 1.0  # seconds between two states: each costs two waits for the disk
 CHUNK = 2**20
@@ -129,14 +130,14 @@ class Part:
 
     def _save(self) -> None:
         os.fsync(self.file)
-        file = state_file(self.out)
-        beside = file.with_name(f"{file.name}.part")
-        with beside.open("w", encoding="utf-8") as target:
+        replace_file(state_file(self.out), self._write_state)
+        self.saved = time.monotonic()
+
+    def _write_state(self, beside: str) -> None:
+        with open(beside, "w", encoding="utf-8") as target:
             json.dump(asdict(self.state), target, indent=1)
             target.flush()
             os.fsync(target)
-        os.replace(beside, file)
-        self.saved = time.monotonic()
 
 
 def chunks(file: IO[bytes], size: int) -> Iterator[bytes]:
