@@ -125,9 +125,6 @@ def run_all(page: Any, address: tuple[str, str], notebook: str) -> None:
 
 
 def _choose(page: Any, menu: str, command: str) -> None:
-    asked = page.locator("dialog.jp-Dialog .jp-mod-accept")  # on a busy machine JupyterLab asks for a kernel anew
-    if asked.count():
-        asked.first.click()
     page.click(f".lm-MenuBar-item:has-text('{menu}')")
     page.click(f".lm-Menu-item[data-command='{command}']")
 
@@ -147,6 +144,10 @@ def window(width: int = 1280, height: int = 1000) -> Iterator[Any]:
         try:
             page = browser.new_page(viewport={"width": width, "height": height})
             page.set_default_timeout(120_000)
+            # a busy machine's JupyterLab may ask for a kernel at any moment: the question is answered as it is put
+            page.add_locator_handler(
+                page.locator("dialog.jp-Dialog"), lambda asked: asked.locator(".jp-mod-accept").first.click()
+            )
             yield page
         finally:
             browser.close()
