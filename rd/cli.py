@@ -124,6 +124,9 @@ def build_parser() -> argparse.ArgumentParser:
     answer.add_argument("--out", default=None, metavar="FILE.jsonl")
     answer.add_argument("--decode", default="greedy", choices=("greedy", "beam", "sample"))
     answer.add_argument("--seed", type=int, default=0)
+    answer.add_argument(
+        "--precision", default="fp32", choices=("fp32", "bf16"), help="bf16: faster, not to be reported"
+    )
 
     score = _verb(verbs, "score", _score, "BLEU-1..4 and Dist-1/2 of two text files, one response a line")
     score.add_argument("--hyp", required=True, metavar="FILE")
@@ -238,13 +241,15 @@ def _generate(chosen: argparse.Namespace) -> None:
     from rd.pipeline import foreign, open_run
 
     run, corpus, annotations = open_run(chosen.run, chosen.data, chosen.split)
-    name = "-".join(filter(None, (foreign(run, corpus), chosen.split, chosen.decode)))
+    low = "" if chosen.precision == "fp32" else chosen.precision
+    name = "-".join(filter(None, (foreign(run, corpus), chosen.split, chosen.decode, low)))
     target = Path(chosen.out) if chosen.out else run.folder / f"{name}.jsonl"
     if not target.parent.is_dir():
         raise UserError(f"--out {target}: its folder is not there")
     inputs = main_first(lambda: split_inputs(run, corpus, chosen.split, annotations))
     with locked(run.folder) if target.parent == run.folder else nullcontext():
-        records = answer(run, inputs, chosen.split, Decode(chosen.decode), seed=chosen.seed)
+        decode = Decode(chosen.decode, precision=chosen.precision)
+        records = answer(run, inputs, chosen.split, decode, seed=chosen.seed)
         by_main(lambda: write_lines(target, records))
     print(target)
 

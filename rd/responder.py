@@ -176,7 +176,8 @@ class Responder(nn.Module):
     def start(self, batch: Batch, context: Context) -> Decoding:
         """The state before the first word."""
         extra = max(len(words) for words in batch.oov)
-        keys = self.decoder.memory_keys(context.memory)
+        # read at every step: a product of what does not lie in one piece would copy it first, each time
+        keys = [(k.contiguous(), v.contiguous()) for k, v in self.decoder.memory_keys(context.memory)]
         return Decoding(keys, context.mask, batch.source_ext, extra, context.plan, context.experts)
 
     def step(self, words: Tensor, state: Decoding) -> Tensor:

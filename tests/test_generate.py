@@ -67,6 +67,25 @@ def test_each_cached_step_is_the_uncached_recomputation(case):
         words = [[*row, int(word)] for row, word in zip(words, last, strict=True)]
 
 
+@EVERY
+def test_in_bf16_the_words_are_the_likeliest_or_nearly(case):
+    model, given = talkative(case), batch(4)
+    replies = answers(model, given, steps=STEPS, precision="bf16")
+    assert {p.dtype for p in model.parameters() if p.is_floating_point()} == {torch.float32}
+    said = torch.tensor([[*row, *[Vocabulary.EOS] * STEPS][:STEPS] for row in replies])
+    with torch.no_grad():
+        state = model.start(given, model.encode(given.unlabelled()))
+        last, going = torch.full((4,), Vocabulary.BOS), torch.ones(4, dtype=torch.bool)
+        for words in said.unbind(1):
+            probs = model.step(last, state)
+            probs[:, SILENT] = 0
+            chosen = probs.gather(1, words[:, None])[:, 0]
+            assert (chosen >= 0.9 * probs.amax(1))[going].all()
+            last, going = words, going & (words != Vocabulary.EOS)
+    with pytest.raises(UserError, match="fp16"):
+        answers(model, given, precision="fp16")
+
+
 @torch.no_grad()
 def plain_greedy(model: Responder, given: Batch, steps: int) -> list[list[int]]:
     """No row is ever removed; a reply is what stands before its first EOS."""

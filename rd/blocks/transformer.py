@@ -77,8 +77,10 @@ class DecoderLayer(nn.Module):
         if past is not None:
             keys = (torch.cat([past[0], keys[0]], 2), torch.cat([past[1], keys[1]], 2))
         new, seen = x.size(1), keys[0].size(2)
-        causal = torch.ones(new, seen, dtype=torch.bool, device=x.device).tril(seen - new)
-        x = x + self.dropout(self.attend(y, keys, causal[None])[0])
+        causal = None  # a word alone may look at all that was said
+        if new > 1:
+            causal = torch.ones(1, new, seen, dtype=torch.bool, device=x.device).tril(seen - new)
+        x = x + self.dropout(self.attend(y, keys, causal)[0])
         read, weights = self.cross(self.norms[1](x), memory, memory_mask[:, None])
         x = x + self.dropout(read)
         return x + self.dropout(self.feed(self.norms[2](x))), read, weights, keys
