@@ -15,11 +15,11 @@ _PAD = 64 * 2**20  # bytes that the heap grows by at least
 
 
 def keep_freed_memory() -> bool:
-    """From now on freed memory is used again, and kernels of few shapes are kept (`few_kernels`).
+    """From now on freed memory is used again, and kernels of not too many shapes are kept (`few_kernels`).
 
     Holds for the whole process. False where the C library is not glibc.
     """
-    few_kernels()
+    few_kernels(256)  # about what an epoch of padded batches needs (rd.data.batch.STRIDE)
     mallopt = _function("mallopt")
     settings = ((_MMAP_MAX, 0), (_TRIM_THRESHOLD, -1), (_TOP_PAD, _PAD))
     return mallopt is not None and all(mallopt(what, value) for what, value in settings)
@@ -37,8 +37,8 @@ def return_freed_memory() -> bool:
 def few_kernels(most: int = 16) -> None:
     """oneDNN keeps ready what it needs for products of the last `most` shapes; by itself it keeps 1024, a gigabyte.
 
-    Batches of many lengths hardly ever meet a kept one again: keeping fewer trains a fifth faster too. Holds for the
-    process, if called before its first product; a value that the user has set stays.
+    Where every batch has another length, a kept one is hardly ever met again, and the memory is better used otherwise.
+    Holds for the process, if called before its first product; a value that the user has set stays.
     """
     os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", str(most))
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from rd.blocks.dropout import Dropout
 from rd.blocks.parts import mean, ratio
@@ -17,6 +18,8 @@ from rd.blocks.transformer import Decoder, Keys, positions
 from rd.config import ModelConfig
 from rd.data.batch import UNLABELLED, Batch, Pieces
 from rd.data.text import Vocabulary
+
+STRIDE = 64  # of the number of words that a step of training learns from
 
 
 @dataclass(frozen=True)
@@ -121,7 +124,7 @@ class Responder(nn.Module):
     def vocab_logits(self, states: Tensor) -> Tensor:
         """(..., D) -> (..., V)."""
         weight = self.words.weight if self.config.tied else self.out.weight
-        return nn.functional.linear(self.project(states), weight, self.bias)
+        return F.linear(self.project(states), weight, self.bias)
 
     # --- training ------------------------------------------------------------------------------------------------
 
@@ -153,7 +156,9 @@ class Responder(nn.Module):
         states, gate, weights = self.after_gold(batch.target, context)
         # M words: padding never meets the V columns
         rows, places = (batch.target != Vocabulary.PAD).nonzero(as_tuple=True)
-        source = batch.source_ext
+        words, source = len(rows), batch.source_ext
+        if self.training:  # M is made up to a multiple with words that are dropped again: few shapes (rd.memory)
+            rows, places = (F.pad(index, (0, -words % STRIDE)) for index in (rows, places))
         log_probs = self.pointer.log_prob_at(
             self.vocab_logits(states[rows, places]),
             gate[rows, places],
@@ -161,7 +166,7 @@ class Responder(nn.Module):
             source[rows],
             batch.target_ext[rows, places],
         )
-        return log_probs, rows, weights
+        return log_probs[:words], rows[:words], weights
 
     @torch.inference_mode()
     def nll(self, batch: Batch) -> tuple[Tensor, Tensor, Context]:
@@ -201,5 +206,5 @@ def copy_weights(weights: Tensor, words: int) -> Tensor:
 
 def label_loss(log_probs: Tensor, gold: Tensor) -> Tensor:
     """Mean -log p of the gold labels (B,), log_probs (B, C); unlabelled left out; zero where a batch has none."""
-    total = nn.functional.nll_loss(log_probs, gold, ignore_index=UNLABELLED, reduction="sum")
+    total = F.nll_loss(log_probs, gold, ignore_index=UNLABELLED, reduction="sum")
     return ratio(total, (gold != UNLABELLED).sum())

@@ -17,6 +17,7 @@ from rd.data.text import Vocabulary, tokenize
 from rd.labels import EMOTIONS, INTENTS
 
 UNLABELLED = -100  # index that cross entropy ignores
+STRIDE = 16  # batches to train on are padded to a multiple: products of few shapes, whose kernels are kept (rd.memory)
 
 
 class Turns(NamedTuple):
@@ -159,25 +160,25 @@ class Collate:
     def __init__(self, vocab: Vocabulary, annotate: Annotate | None = None, pieces: Pieces | None = None) -> None:
         self.vocab, self.annotate, self.pieces = vocab, annotate, pieces
 
-    def __call__(self, examples: Sequence[Example]) -> Batch:
-        """Pads to the longest of these examples."""
+    def __call__(self, examples: Sequence[Example], stride: int = 1) -> Batch:
+        """Pads to the longest of these examples, context and reply to a multiple of `stride` words."""
         oov = [self._oov(e) for e in examples]
         reason, features = zip(*(self._annotations(e) for e in examples), strict=True)
         target_words = [self._extended(e.target_words, o) for e, o in zip(examples, oov, strict=True)]
-        target_ext = _pad([np.append(ids, Vocabulary.EOS) for ids in target_words])
+        target_ext = _pad([np.append(ids, Vocabulary.EOS) for ids in target_words], stride)
         priors = [e.intent_prior for e in examples]
-        source = _pad([e.source for e in examples])
+        source = _pad([e.source for e in examples], stride)
         return Batch(
             ids=[e.id for e in examples],
             source=source,
-            source_ext=_pad([self._extended(e.words, o) for e, o in zip(examples, oov, strict=True)]),
+            source_ext=_pad([self._extended(e.words, o) for e, o in zip(examples, oov, strict=True)], stride),
             oov=oov,
-            speaker=_pad([e.speaker for e in examples]),
-            reason=_pad(reason),
-            features=None if features[0] is None else _pad(features).float(),
+            speaker=_pad([e.speaker for e in examples], stride),
+            reason=_pad(reason, stride),
+            features=None if features[0] is None else _pad(features, stride).float(),
             intent_prior=None if priors[0] is None else torch.as_tensor(np.stack(priors), dtype=torch.float32),
             sentiment=torch.tensor([e.sentiment for e in examples], dtype=torch.float32),
-            turns=self.pieces and self._turns(examples),
+            turns=self.pieces and self._turns(examples, stride),
             known=examples[0].known and together([e.known for e in examples], source.size(1)),
             target=target_ext.masked_fill(target_ext >= len(self.vocab), Vocabulary.UNK),
             target_ext=target_ext,
@@ -197,14 +198,14 @@ class Collate:
         ]
         return np.asarray(extended, dtype=np.int64)  # said, as an empty list would become floats
 
-    def _turns(self, examples: Sequence[Example]) -> Turns:
+    def _turns(self, examples: Sequence[Example], stride: int) -> Turns:
         texts = list(dict.fromkeys(text for example in examples for text in example.texts))
         words, number = [tokenize(text) for text in texts], {text: i for i, text in enumerate(texts)}
         own = [[number[text] for text in example.texts] for example in examples]
         rows = [np.concatenate([np.full(len(words[i]), i) for i in mine]) for mine in own]
         places = [np.concatenate([np.arange(len(words[i])) for i in mine]) for mine in own]
         rows, places = ([a[-len(e.words) :] for a, e in zip(each, examples, strict=True)] for each in (rows, places))
-        return Turns(self.pieces(words), _pad(rows), _pad(places))
+        return Turns(self.pieces(words), _pad(rows, stride), _pad(places, stride))
 
     def _annotations(self, example: Example) -> tuple[np.ndarray, np.ndarray | None]:
         if self.annotate is None:
@@ -216,8 +217,9 @@ class Collate:
         return tags.astype(np.int64), np.concatenate([v for _, v in found])[-last:]
 
 
-def _pad(rows: Sequence[np.ndarray]) -> Tensor:
-    out = np.zeros((len(rows), max(len(r) for r in rows), *rows[0].shape[1:]), dtype=rows[0].dtype)
+def _pad(rows: Sequence[np.ndarray], stride: int = 1) -> Tensor:
+    length = -(-max(len(r) for r in rows) // stride) * stride
+    out = np.zeros((len(rows), length, *rows[0].shape[1:]), dtype=rows[0].dtype)
     for i, row in enumerate(rows):
         out[i, : len(row)] = row
     return torch.from_numpy(out)
@@ -226,8 +228,10 @@ def _pad(rows: Sequence[np.ndarray]) -> Tensor:
 class Batches(Sequence):
     """The batches of one pass, made as they are asked for. Same (examples, size, seed, epoch): same batches."""
 
-    def __init__(self, examples: Sequence[Example], collate: Collate, size: int, order: list[list[int]]) -> None:
-        self.examples, self.collate, self.size, self.order = examples, collate, size, order
+    def __init__(
+        self, examples: Sequence[Example], collate: Collate, size: int, order: list[list[int]], stride: int = 1
+    ) -> None:
+        self.examples, self.collate, self.size, self.order, self.stride = examples, collate, size, order, stride
 
     def __len__(self) -> int:
         return len(self.order)
@@ -237,7 +241,7 @@ class Batches(Sequence):
 
     def part(self, i: int, index: int, count: int) -> Batch:
         """Rows index, index + count, ... of batch i: what one of `count` processes has of it."""
-        return self.collate([self.examples[j] for j in self.order[i][index::count]])
+        return self.collate([self.examples[j] for j in self.order[i][index::count]], self.stride)
 
 
 def in_order(examples: Sequence[Example], collate: Collate, size: int) -> Batches:
@@ -255,4 +259,4 @@ def shuffled(examples: Sequence[Example], collate: Collate, size: int, seed: int
         chunk = sorted(order[start : start + 50 * size], key=lambda i: (len(examples[i].source), i))
         cut += [chunk[i : i + size] for i in range(0, len(chunk), size)]
     rng.shuffle(cut)
-    return Batches(examples, collate, size, cut)
+    return Batches(examples, collate, size, cut, STRIDE)
