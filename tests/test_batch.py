@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from itertools import chain
 
 import numpy as np
 import pytest
 import torch
-from made_up import annotate, collate, examples
+from made_up import annotate, collate, examples, tiny
 from torch.testing import assert_close
 
-from rd.data.batch import UNLABELLED, Batches, Collate, Turns, encode, in_order, shuffled
+from rd import responder
+from rd.data.batch import STRIDE, UNLABELLED, Batches, Collate, Turns, encode, in_order, shuffled
 from rd.data.corpus import Dialogue, Sample, Turn
 from rd.data.known import Known
 from rd.data.text import Vocabulary, tokenize
@@ -147,3 +149,31 @@ def test_in_order_covers_every_example_once_longest_first():
     assert len(batches) == 6 and Counter(chain(*ids(batches))) == Counter(row.id for row in rows)
     lengths = [length for batch in batches for length in batch.mask.sum(1).tolist()]
     assert lengths == sorted(lengths, reverse=True)
+
+
+def test_batches_to_train_on_have_few_lengths_and_the_same_content():
+    rows = examples(6)
+    order = shuffled(rows, collate(), 2, seed=0, epoch=0)
+    for place, index in enumerate(order.order):
+        found, plain = order[place], collate()([rows[i] for i in index])
+        for name in ("source", "source_ext", "speaker", "reason", "features", "target", "target_ext"):
+            wide, narrow = getattr(found, name), getattr(plain, name)
+            assert wide.size(1) % STRIDE == 0 and 0 <= wide.size(1) - narrow.size(1) < STRIDE, name
+            assert_close(wide[:, : narrow.size(1)], narrow, msg=name)
+            assert not wide[:, narrow.size(1) :].any(), name
+        assert found.known.intensity.size(1) == found.turns.row.size(1) == found.source.size(1)
+
+
+@pytest.mark.parametrize("words", [1, 63, 64, 65])
+def test_words_made_up_to_few_numbers_change_no_loss(words, monkeypatch):
+    """Where training makes the number of words up to a multiple, the loss and every gradient are those of the words."""
+    found = []
+    for stride in (1, 64):
+        monkeypatch.setattr(responder, "STRIDE", stride)
+        model, given = tiny("transformer", dropout=0.0).train(), collate()(examples(1))
+        target = torch.arange(words)[None] % (V - 5) + 5
+        terms = model.loss(replace(given, target=target, target_ext=target))
+        terms["response"].backward()
+        found.append([terms["response"], *(p.grad for p in model.parameters() if p.grad is not None)])
+    for one, other in zip(*found, strict=True):
+        assert_close(one, other)
