@@ -154,10 +154,12 @@ def one_round(steps: int, models: Sequence[str], data: tuple, config: Config) ->
         ours = training(name, config, data, steps)
         yield row(f"{name}: training, batch 32", training(PLAIN, config, data, steps), ours, PLAIN)
     for name in (PLAIN, WHOLE):
-        model, decode = never_ending(build(name, config, data[1].vocab)), Decode(steps=LONG)
+        model = never_ending(build(name, config, data[1].vocab))
         slow = answering(lambda batch, model=model: naive_greedy(model, batch, LONG), batches_of(data, 6, 1))
-        yield row(f"{name}: answering, one by one", slow, answering(cached(model, decode), batches_of(data, 24, 1)))
-        yield row(f"{name}: answering, batch 64", slow, answering(cached(model, decode), batches_of(data, 256, SIZE)))
+        for precision in ("fp32", "bf16"):
+            answer, what = cached(model, Decode(steps=LONG, precision=precision)), f"{name}: answering in {precision}"
+            yield row(f"{what}, one by one", slow, answering(answer, batches_of(data, 24, 1)))
+            yield row(f"{what}, batch 64", slow, answering(answer, batches_of(data, 256, SIZE)))
     model = ending(build(WHOLE, config, data[1].vocab))
     (batch,) = batches_of(data, SIZE, SIZE)
     reply = 1 / answering(cached(model, Decode()), [batch] * 3, None) * SIZE
