@@ -17,7 +17,7 @@ import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]
 SETTINGS = {
     "notebook-extension/tracker": {"windowingMode": "none"},  # else cells out of sight are no part of the page
     "apputils-extension/notification": {"fetchNews": "false", "checkForUpdates": False},
+    "docmanager-extension/plugin": {"autosave": False},  # two savings at once ask which one is meant
 }
 PATIENCE = 900  # seconds, for a whole notebook on a busy machine
 
@@ -102,26 +103,57 @@ def _wait(server: subprocess.Popen, url: str, log: Path) -> None:
     raise RuntimeError(f"JupyterLab did not start:\n{log.read_text()[-2000:]}")
 
 
+def _ask(address: tuple[str, str], path: str, question: dict | None = None) -> Any:
+    """The server's answer at /api/`path`: to a GET, or to the POST of a question."""
+    request = urllib.request.Request(f"{address[0]}/api/{path}", headers={"Authorization": f"token {address[1]}"})
+    if question is not None:
+        request.data = json.dumps(question).encode()
+        request.add_header("Content-Type", "application/json")
+    with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=PATIENCE) as answer:
+        return json.load(answer)
+
+
 def run_all(page: Any, address: tuple[str, str], notebook: str) -> None:
-    """Open notebooks/<notebook>.ipynb, Run All Cells, wait until the last is done or none runs any more, save."""
-    url, token = address
-    page.goto(f"{url}/doc/tree/notebooks/{notebook}.ipynb?token={token}", timeout=1000 * PATIENCE)
-    page.wait_for_selector(".jp-Notebook-ExecutionIndicator[data-status='idle']", timeout=1000 * PATIENCE)
-    first = "document.querySelector('.jp-CodeCell .jp-InputPrompt').textContent"
-    for _ in range(20):  # a click that comes before the page listens is lost
-        _choose(page, "Run", "runmenu:run-all")
-        try:
-            page.wait_for_function(f"/[*0-9]/.test({first})", timeout=20_000)
-            break
-        except Exception as error:
-            if type(error).__name__ != "TimeoutError":  # playwright's own: not imported where there is no browser
-                raise
-    last = "[...document.querySelectorAll('.jp-CodeCell')].at(-1).querySelector('.jp-InputPrompt').textContent.trim()"
-    page.wait_for_function(f"/[*0-9]/.test({last})", timeout=1000 * PATIENCE)
-    page.wait_for_function(f"!{last}.includes('*')", timeout=1000 * PATIENCE)
-    page.wait_for_selector(".jp-Notebook-ExecutionIndicator[data-status='idle']", timeout=1000 * PATIENCE)
-    _choose(page, "File", "docmanager:save")
-    page.wait_for_timeout(3000)
+    """Open notebooks/<notebook>.ipynb, Run All Cells, wait until the last is done or none runs any more, save.
+
+    Raises RuntimeError, with what the page shows, where the cells never ran or were never saved.
+    """
+    path = f"notebooks/{notebook}.ipynb"
+    question = {"path": path, "name": notebook, "type": "notebook", "kernel": {"name": "python3"}}
+    prompts = "[...document.querySelectorAll('.jp-CodeCell .jp-InputPrompt')].map(e => e.textContent)"
+    idle = ".jp-Notebook-ExecutionIndicator[data-status='idle']"
+
+    def shows(signs: str) -> bool:
+        return page.evaluate(f"{prompts}.some(e => /[{signs}]/.test(e))")
+
+    def saved() -> bool:
+        cells = _ask(address, f"contents/{path}")["content"]["cells"]
+        return any(cell["execution_count"] for cell in cells if cell["cell_type"] == "code")
+
+    for _ in range(5):  # run without a kernel, cells show [*] and then [ ] again
+        _ask(address, "sessions", question)  # the kernel is there before the page, which then takes it
+        page.goto(f"{address[0]}/doc/tree/{path}?token={address[1]}", timeout=1000 * PATIENCE)
+        page.wait_for_selector(idle, timeout=1000 * PATIENCE)
+        _chosen(page, "Run", "runmenu:run-all", lambda: shows("*0-9"))
+        page.wait_for_function(f"!{prompts}.some(e => e.includes('*'))", timeout=1000 * PATIENCE)
+        if shows("0-9"):
+            page.wait_for_selector(idle, timeout=1000 * PATIENCE)
+            if _chosen(page, "File", "docmanager:save", saved):
+                return
+    raise RuntimeError(
+        f"no cell of {path} ran and was saved; the page shows\n{page.locator('body').inner_text()[:2000]}"
+    )
+
+
+def _chosen(page: Any, menu: str, command: str, done: Callable[[], bool], tries: int = 3, seconds: int = 20) -> bool:
+    """Choose from a menu until it is done, if ever: a click that comes before the page listens is lost."""
+    for _ in range(tries):
+        _choose(page, menu, command)
+        for _ in range(seconds):
+            if done():
+                return True
+            page.wait_for_timeout(1000)
+    return False
 
 
 def _choose(page: Any, menu: str, command: str) -> None:
