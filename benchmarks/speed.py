@@ -46,6 +46,7 @@ WARM_UP = 3  # steps that are not timed
 LONG = 20  # words of a timed reply
 SIZE = 64  # contexts answered at once
 PLAIN, WHOLE = "transformer", "reflectdiffu"
+Answer = Callable[[Sequence[Batch]], list[list[int]]]  # batches -> their replies
 
 
 class Timed:
@@ -83,11 +84,11 @@ def training(name: str, config: Config, data: tuple, steps: int, naive: bool = F
     return sum(taken) / (timed.asked[whole - 1] - timed.asked[WARM_UP])
 
 
-def answering(answer: Callable[[Batch], list[list[int]]], batches: Sequence[Batch], words: int | None = LONG) -> float:
+def answering(answer: Answer, batches: Sequence[Batch], words: int | None = LONG) -> float:
     """Replies a second. Raises ValueError where a reply has not just so many words (None: any number)."""
-    answer(batches[0])
+    answer(batches[:1])
     start = time.perf_counter()
-    replies = [reply for batch in batches for reply in answer(batch)]
+    replies = answer(batches)
     seconds = time.perf_counter() - start
     if words is not None and {len(reply) for reply in replies} != {words}:
         raise ValueError(f"replies of {sorted({len(reply) for reply in replies})} words, not {words}")
@@ -121,9 +122,14 @@ def ending(model: Responder) -> Responder:
     return model.to(device()).eval()
 
 
-def cached(model: Responder, decode: Decode) -> Callable[[Batch], list[list[int]]]:
+def cached(model: Responder, decode: Decode) -> Answer:
     """The package's greedy decoding."""
-    return lambda batch: next(iter(generate(model, [batch], decode)))[2]
+    return lambda batches: [reply for _, _, replies in generate(model, batches, decode) for reply in replies]
+
+
+def uncached(model: Responder) -> Answer:
+    """The reference's."""
+    return lambda batches: [reply for batch in batches for reply in naive_greedy(model, batch, LONG)]
 
 
 @torch.inference_mode()
@@ -155,7 +161,7 @@ def one_round(steps: int, models: Sequence[str], data: tuple, config: Config) ->
         yield row(f"{name}: training, batch 32", training(PLAIN, config, data, steps), ours, PLAIN)
     for name in (PLAIN, WHOLE):
         model = never_ending(build(name, config, data[1].vocab))
-        slow = answering(lambda batch, model=model: naive_greedy(model, batch, LONG), batches_of(data, 6, 1))
+        slow = answering(uncached(model), batches_of(data, 6, 1))
         for precision in ("fp32", "bf16"):
             answer, what = cached(model, Decode(steps=LONG, precision=precision)), f"{name}: answering in {precision}"
             yield row(f"{what}, one by one", slow, answering(answer, batches_of(data, 24, 1)))

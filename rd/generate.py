@@ -13,7 +13,7 @@ from torch import Tensor
 from rd.data.batch import Batch
 from rd.data.text import Vocabulary
 from rd.errors import UserError
-from rd.responder import Context, Responder
+from rd.responder import Context, Decoding, Responder
 
 # never said: they are no words of a reply
 SILENT = [Vocabulary.PAD, Vocabulary.UNK, Vocabulary.BOS, Vocabulary.CTX]
@@ -47,11 +47,14 @@ def generate(
     if decode.precision not in ("fp32", "bf16"):
         raise UserError(f"--precision {decode.precision}: no such precision; choose fp32 or bf16")
     model.eval()
+    with _precision(decode, model.bias.device):
+        columns = model.columns()
     for batch in batches:
         batch = batch.unlabelled()
         with _precision(decode, batch.source.device):
             context = model.encode(batch)
-            replies = methods[decode.method](model, batch, context, decode, generator)
+            state = model.start(batch, context, columns)
+            replies = methods[decode.method](model, batch, state, decode, generator)
         yield batch, context, replies
 
 
@@ -74,9 +77,8 @@ def _next(model: Responder, words: Tensor, state) -> Tensor:
     return probs
 
 
-def _one_by_one(model: Responder, batch: Batch, context: Context, decode: Decode, generator) -> list[list[int]]:
+def _one_by_one(model: Responder, batch: Batch, state: Decoding, decode: Decode, generator) -> list[list[int]]:
     """Greedy or sampled. Finished rows leave the batch, a fifth at a time: the last long reply does not pay for all."""
-    state = model.start(batch, context)
     replies: list[list[int]] = [[] for _ in batch.ids]
     alive = torch.arange(len(replies), device=batch.source.device)
     going = torch.ones_like(alive, dtype=torch.bool)
@@ -108,11 +110,11 @@ def _sample(log_probs: Tensor, decode: Decode, generator: torch.Generator | None
     return index.gather(-1, torch.multinomial(probs, 1, generator=generator))[:, 0]
 
 
-def _beam(model: Responder, batch: Batch, context: Context, decode: Decode, generator) -> list[list[int]]:
+def _beam(model: Responder, batch: Batch, state: Decoding, decode: Decode, generator) -> list[list[int]]:
     """Beam search; every sample's beams are neighbours in the batch. Ended ones rank by log p / words^penalty."""
     samples, width = len(batch.ids), decode.beams
     device = batch.source.device
-    state = model.start(batch, context).rows(torch.arange(samples, device=device).repeat_interleave(width))
+    state = state.rows(torch.arange(samples, device=device).repeat_interleave(width))
     scores = torch.full((samples, width), -torch.inf, device=device)
     scores[:, 0] = 0.0
     words = torch.full((samples * width,), Vocabulary.BOS, device=device)

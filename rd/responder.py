@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from rd.blocks.dropout import Dropout
+from rd.blocks.output import Columns
 from rd.blocks.parts import mean, ratio
 from rd.blocks.pointer import PointerGenerator
 from rd.blocks.transformer import Decoder, Keys, positions
@@ -20,6 +21,7 @@ from rd.data.batch import UNLABELLED, Batch, Pieces
 from rd.data.text import Vocabulary
 
 STRIDE = 64  # of the number of words that a step of training learns from
+PLACES = 512  # E^P is kept for so many
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,7 @@ class Decoding:
     mask: Tensor  # (B, S)
     source_ext: Tensor  # (B, L)
     extra: int  # X - V
+    columns: Columns | None = None  # the output weight, where another form of it pays
     plan: Tensor | None = None  # (B, D)
     experts: Tensor | None = None  # (B, K)
     past: list[Keys] | None = None
@@ -77,6 +80,7 @@ class Responder(nn.Module):
         self.project = nn.Linear(width, width, bias=False)
         self.bias = nn.Parameter(torch.zeros(len(vectors)))
         self.dropout = Dropout(config.dropout)
+        self.register_buffer("places", positions(PLACES, width), persistent=False)
         if not config.tied:
             self.out = nn.Linear(width, len(vectors), bias=False)
 
@@ -114,6 +118,9 @@ class Responder(nn.Module):
 
     def embed(self, ids: Tensor, start: int = 0) -> Tensor:
         """E^W + E^P (eq. 1): ids (B, L) -> (B, L, D)."""
+        end = start + ids.size(1)
+        if end <= len(self.places):
+            return self.words(ids) + self.places[start:end]
         return self.words(ids) + positions(ids.size(1), self.config.width, start, ids.device)
 
     def embed_response(self, ids: Tensor, start: int = 0, plan: Tensor | None = None) -> Tensor:
@@ -121,10 +128,22 @@ class Responder(nn.Module):
         embedded = self.embed(ids, start)
         return self.dropout(embedded if plan is None else embedded + plan[:, None])
 
-    def vocab_logits(self, states: Tensor) -> Tensor:
-        """(..., D) -> (..., V)."""
-        weight = self.words.weight if self.config.tied else self.out.weight
-        return F.linear(self.project(states), weight, self.bias)
+    @property
+    def output(self) -> Tensor:
+        """The weight of the output product (V, D)."""
+        return self.words.weight if self.config.tied else self.out.weight
+
+    def vocab_logits(self, states: Tensor, columns: Columns | None = None) -> Tensor:
+        """(..., D) -> (..., V); by the columns, if given, where states (B, D) are few."""
+        projected = self.project(states)
+        if columns is not None and len(states) < columns.FEW:
+            return columns(projected)
+        return F.linear(projected, self.output, self.bias)
+
+    def columns(self) -> Columns | None:
+        """The output weight for decoding: None where the weight as it lies does well (a GPU, low precision)."""
+        kind = self.bias.device.type
+        return Columns(self.output, self.bias) if kind == "cpu" and not torch.is_autocast_enabled(kind) else None
 
     # --- training ------------------------------------------------------------------------------------------------
 
@@ -178,12 +197,12 @@ class Responder(nn.Module):
 
     # --- decoding ------------------------------------------------------------------------------------------------
 
-    def start(self, batch: Batch, context: Context) -> Decoding:
-        """The state before the first word."""
+    def start(self, batch: Batch, context: Context, columns: Columns | None = None) -> Decoding:
+        """The state before the first word. columns: of this model, made once for many batches."""
         extra = max(len(words) for words in batch.oov)
         # read at every step: a product of what does not lie in one piece would copy it first, each time
         keys = [(k.contiguous(), v.contiguous()) for k, v in self.decoder.memory_keys(context.memory)]
-        return Decoding(keys, context.mask, batch.source_ext, extra, context.plan, context.experts)
+        return Decoding(keys, context.mask, batch.source_ext, extra, columns, context.plan, context.experts)
 
     def step(self, words: Tensor, state: Decoding) -> Tensor:
         """One more word: words (B,) ids (extended ids read as UNK) -> p of the next (B, X); advances state."""
@@ -195,7 +214,8 @@ class Responder(nn.Module):
         gate = self.pointer.gate(states, read, embedded)[:, 0]
         copied = copy_weights(weights[:, 0], state.source_ext.size(1))
         extended = self.words.num_embeddings + state.extra
-        return self.pointer.mixture(self.vocab_logits(states[:, 0]), gate, copied, state.source_ext, extended)
+        logits = self.vocab_logits(states[:, 0], state.columns)
+        return self.pointer.mixture(logits, gate, copied, state.source_ext, extended)
 
 
 def copy_weights(weights: Tensor, words: int) -> Tensor:

@@ -7,6 +7,7 @@ import math
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from rd.blocks.dropout import Dropout
 
@@ -51,6 +52,19 @@ class Attention(nn.Module):
         weights = weigh(self._split(self.query(query)), key, mask)  # (B, heads, T, S)
         mixed = self.dropout(weights).to(value.dtype) @ value  # (B, heads, T, D/heads)
         return self.output(mixed.transpose(1, 2).flatten(2)), weights.mean(1)
+
+    def read(self, query: Tensor, keys: tuple[Tensor, Tensor], mask: Tensor | None = None) -> Tensor:
+        """The output of `forward` alone. Outside training torch's fused kernel makes it: no (B, heads, T, S) is stored.
+
+        In training the weights are dropped out at random, for which a CPU has no such kernel.
+        """
+        if self.training:
+            return self(query, keys, mask)[0]
+        where = None if mask is None else mask[:, None]  # (B, 1, 1 or T, S)
+        mixed = F.scaled_dot_product_attention(self._split(self.query(query)), *keys, attn_mask=where)
+        if mask is not None:  # not every kernel gives zeros where there is nothing to look at
+            mixed = mixed.masked_fill(~mask.any(-1)[:, None, :, None], 0.0)
+        return self.output(mixed.transpose(1, 2).flatten(2))
 
     def _split(self, x: Tensor) -> Tensor:
         return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)

@@ -86,6 +86,11 @@ class PointerGenerator(nn.Module):
         if extended is None:
             extended = max(words, int(source_ext.max()) + 1)
         p_gen = torch.sigmoid(gate_logit.float())[:, None]  # (M, 1)
-        said = p_gen * vocab_logits.float().softmax(-1)
-        said = F.pad(said, (0, extended - words)) if extended > words else said  # (M, X)
-        return said.scatter_add_(-1, source_ext, (1 - p_gen) * attention.float())  # in place: X is wide
+        said = vocab_logits.float().softmax(-1)
+        if torch.is_grad_enabled():
+            mixed = F.pad(p_gen * said, (0, extended - words))  # (M, X)
+        else:  # the same in one pass: X is wide
+            mixed = said.new_empty(len(said), extended)
+            torch.mul(p_gen, said, out=mixed[:, :words])
+            mixed[:, words:] = 0
+        return mixed.scatter_add_(-1, source_ext, (1 - p_gen) * attention.float())

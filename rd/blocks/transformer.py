@@ -38,7 +38,7 @@ class EncoderLayer(nn.Module):
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
         """x (B, L, D), mask (B, L) True at words, or (B, L, L) True where row looks at column -> (B, L, D)."""
         y = self.norms[0](x)
-        x = x + self.dropout(self.attend(y, self.attend.keys(y), mask if mask.dim() == 3 else mask[:, None])[0])
+        x = x + self.dropout(self.attend.read(y, self.attend.keys(y), mask if mask.dim() == 3 else mask[:, None]))
         return x + self.dropout(self.feed(self.norms[1](x)))
 
 
@@ -80,7 +80,7 @@ class DecoderLayer(nn.Module):
         causal = None  # a word alone may look at all that was said
         if new > 1:
             causal = torch.ones(1, new, seen, dtype=torch.bool, device=x.device).tril(seen - new)
-        x = x + self.dropout(self.attend(y, keys, causal)[0])
+        x = x + self.dropout(self.attend.read(y, keys, causal))
         read, weights = self.cross(self.norms[1](x), memory, memory_mask[:, None])
         x = x + self.dropout(read)
         return x + self.dropout(self.feed(self.norms[2](x))), read, weights, keys
