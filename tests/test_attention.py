@@ -57,6 +57,21 @@ def test_attention_is_torchs_output_weights_and_gradients(source):
     )
 
 
+@pytest.mark.parametrize("kind", ["none", "row", "place"])
+def test_the_output_alone_is_that_with_weights_and_nothing_where_there_is_nothing_to_see(kind):
+    ours = Attention(D, HEADS)
+    randomise(ours)
+    query, memory = torch.randn(B, T, D), torch.randn(B, S, D)
+    mask = {"none": None, "row": ragged(B, S)[:, None], "place": torch.rand(B, T, S) < 0.5}[kind]
+    if mask is not None:
+        mask[1] = False
+    for training in (True, False):  # two ways to compute it
+        found = ours.train(training).read(query, ours.keys(memory), mask)
+        assert_close(found, ours(query, ours.keys(memory), mask)[0])
+        if mask is not None:
+            assert_close(found[1], ours.output.bias.expand(T, D))
+
+
 def test_attention_with_a_mask_of_its_own_for_each_place_is_torchs_sdpa():
     ours = Attention(D, HEADS)
     randomise(ours)

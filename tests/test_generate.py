@@ -11,6 +11,7 @@ import torch
 from made_up import BERT, CASES, KNOWN, NAMES, VOCAB, batch, collate, dense, examples, model_config, tiny
 from torch.testing import assert_close
 
+from rd.blocks.output import Columns
 from rd.data.batch import Batch
 from rd.data.text import Vocabulary
 from rd.errors import UserError
@@ -49,6 +50,27 @@ def whole_distribution(model: Responder, given: Batch, words: list[list[int]], e
         log_probs, _ = model.word_log_probs(replace(given, target=known, target_ext=target), context)
         out[:, word] = dense(log_probs, known)[:, -1].exp()
     return out
+
+
+@pytest.mark.parametrize(("words", "rows"), [(8, 1), (9, 3), (11, 2), (3, 5)])
+def test_the_output_in_columns_is_the_plain_product(words: int, rows: int):
+    weight, bias, states = torch.randn(words, 5), torch.randn(words), torch.randn(rows, 5)
+    assert_close(Columns(weight, bias)(states), states @ weight.T + bias)
+
+
+@EVERY
+def test_replies_by_the_output_in_columns_are_those_by_the_plain_product(case, monkeypatch):
+    model, given = talkative(case), batch(3)
+    assert model.columns() is not None
+    made: list[int] = []
+    call = Columns.__call__
+    monkeypatch.setattr(Columns, "__call__", lambda self, states: made.append(len(states)) or call(self, states))
+    found = [answers(model, given, steps=STEPS, method=method) for method in ("greedy", "beam")]
+    assert made
+    monkeypatch.setattr(Columns, "FEW", 0)
+    made.clear()
+    assert found == [answers(model, given, steps=STEPS, method=method) for method in ("greedy", "beam")]
+    assert not made
 
 
 @EVERY

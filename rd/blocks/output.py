@@ -10,10 +10,10 @@ class Columns:
 
     A product with few rows is the reading of the weight. As it lies, row by row of V, the CPU's library reads it at
     half the speed and on one core; in this form at the whole speed, its pieces on several cores. From `FEW` rows on
-    the plain product is about as fast. Valid until the weight changes.
+    the plain product is as fast. Valid until the weight changes.
     """
 
-    FEW = 32
+    FEW = 128
     PIECES = 4
 
     def __init__(self, weight: Tensor, bias: Tensor) -> None:
