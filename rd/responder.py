@@ -101,9 +101,18 @@ class Responder(nn.Module):
         return context
 
     def decode(
-        self, x: Tensor, keys: list[Keys], mask: Tensor, past: list[Keys] | None = None, experts: Tensor | None = None
+        self,
+        x: Tensor,
+        keys: list[Keys],
+        mask: Tensor,
+        past: list[Keys] | None = None,
+        experts: Tensor | None = None,
+        spoken: Tensor | None = None,
     ) -> tuple[Tensor, Tensor, Tensor, list[Keys]]:
-        """x (B, T, D), mask (B, S), experts (B, K) or None -> as `Decoder.forward`. One decoder by default."""
+        """x (B, T, D), mask (B, S), experts (B, K) or None -> as `Decoder.forward`. One decoder by default.
+
+        spoken (B, T): where words are; nobody reads the states of padding after them.
+        """
         return self.decoder(x, keys, mask, past)
 
     def hits(self, batch: Batch, context: Context) -> dict[str, Tensor]:
@@ -167,17 +176,27 @@ class Responder(nn.Module):
         shifted = torch.cat([torch.full_like(target[:, :1], Vocabulary.BOS), target[:, :-1]], 1)
         embedded = self.embed_response(shifted, plan=context.plan)
         keys = self.decoder.memory_keys(context.memory)
-        states, read, weights, _ = self.decode(embedded, keys, context.mask, experts=context.experts)
+        spoken = target != Vocabulary.PAD
+        states, read, weights, _ = self.decode(embedded, keys, context.mask, None, context.experts, spoken)
         return states, self.pointer.gate(states, read, embedded), weights
+
+    def places_of(self, spoken: Tensor) -> tuple[Tensor, Tensor, int]:
+        """Where words are, spoken (B, T): rows and places (M,), and how many of the M are so.
+
+        In training M is made up to a multiple with the first place, to be dropped again: few shapes (`rd.memory`).
+        """
+        rows, places = spoken.nonzero(as_tuple=True)
+        words = len(rows)
+        if self.training:
+            rows, places = (F.pad(index, (0, -words % STRIDE)) for index in (rows, places))
+        return rows, places, words
 
     def taught(self, batch: Batch, context: Context) -> tuple[Tensor, Tensor, Tensor]:
         """The gold reply, word by word: as `word_log_probs`, and the attention to the memory (B, T, S)."""
         states, gate, weights = self.after_gold(batch.target, context)
-        # M words: padding never meets the V columns
-        rows, places = (batch.target != Vocabulary.PAD).nonzero(as_tuple=True)
-        words, source = len(rows), batch.source_ext
-        if self.training:  # M is made up to a multiple with words that are dropped again: few shapes (rd.memory)
-            rows, places = (F.pad(index, (0, -words % STRIDE)) for index in (rows, places))
+        # padding never meets the V columns
+        rows, places, words = self.places_of(batch.target != Vocabulary.PAD)
+        source = batch.source_ext
         log_probs = self.pointer.log_prob_at(
             self.vocab_logits(states[rows, places]),
             gate[rows, places],

@@ -20,7 +20,7 @@ from rd.blocks.critic import Critic, Exchange, wasserstein
 from rd.blocks.parts import largest, parts
 from rd.blocks.transformer import Encoder
 from rd.config import ModelConfig
-from rd.data.batch import Batch
+from rd.data.batch import STRIDE, Batch
 from rd.data.text import Vocabulary
 from rd.labels import EMOTIONS
 from rd.responder import Context, copy_weights
@@ -64,7 +64,7 @@ class EmpDG(EmotionalResponder):
         terms = super().extra_losses(batch, context, generator)
         plays = (batch.after != Vocabulary.PAD).any(1)
         rows = self.players(plays, generator)
-        target, after, felt = batch.target[rows], batch.after[rows], self.lexicon(batch)
+        target, after, felt = cut(batch.target[rows]), cut(batch.after[rows]), self.lexicon(batch)
         said = self.expected(batch, context, rows, felt)
         vectors = self.words.weight.detach()
         weight = ADVERSARIAL * (self.steps >= PRETRAIN)
@@ -89,19 +89,19 @@ class EmpDG(EmotionalResponder):
 
     def expected(self, batch: Batch, context: Context, rows: Tensor, felt: Tensor) -> Tensor:
         """The words that the model expects after the gold ones before, of samples rows (P,), felt (V,) -> (2, P, T, D).
-
         sum_w P(w) E(w) under the pointer mixture; then over emotional words alone. E is held still: P is what plays.
         """
-        target, source = batch.target[rows], batch.source[rows]
+        target, source = cut(batch.target[rows]), batch.source[rows]
         picked = Context(context.memory[rows], context.mask[rows], plan=context.plan[rows])
         states, gate, weights = self.after_gold(target, picked)
-        words = (target != Vocabulary.PAD).nonzero(as_tuple=True)  # M places: padding never meets the V columns
-        copied = copy_weights(weights[words], source.size(1))
+        row, place, words = self.places_of(target != Vocabulary.PAD)  # padding never meets the V columns
+        copied = copy_weights(weights[row, place], source.size(1))
         vectors = self.words.weight.detach()
-        logits = self.vocab_logits(states[words])
-        p = self.pointer.mixture(logits, gate[words], copied, source[words[0]], len(vectors))  # (M, V)
-        found = torch.stack([p @ vectors, (p * felt) @ vectors], 1).float()  # (M, 2, D)
-        spoken = found.new_zeros(*target.shape, *found.shape[1:]).index_put(words, found)  # (P, T, 2, D)
+        logits = self.vocab_logits(states[row, place])
+        p = self.pointer.mixture(logits, gate[row, place], copied, source[row], len(vectors))  # (M, V)
+        found = torch.stack([p @ vectors, (p * felt) @ vectors], 1).float()[:words]  # (M, 2, D)
+        spoken = found.new_zeros(*target.shape, *found.shape[1:])  # (P, T, 2, D)
+        spoken = spoken.index_put((row[:words], place[:words]), found)
         return spoken.movedim(2, 0)
 
     def lexicon(self, batch: Batch) -> Tensor:
@@ -117,6 +117,12 @@ class EmpDG(EmotionalResponder):
         critics, learned = set(self.critics.parameters()), [p for p in self.parameters() if p.requires_grad]
         own, theirs = ([p for p in learned if (p in critics) == side] for side in (False, True))
         return [{"params": own}, {"params": theirs, "scale": CRITIC_RATE}]
+
+
+def cut(ids: Tensor) -> Tensor:
+    """ids (P, L) without columns of padding at the end, but for those that make their number a multiple of STRIDE."""
+    words = max(1, int((ids != Vocabulary.PAD).any(0).sum()))
+    return ids[:, : words + -words % STRIDE]
 
 
 def emotional(batch: Batch) -> Tensor:

@@ -48,10 +48,19 @@ class MoEL(EmotionalResponder):
         return Context(h, mask, {"emotion": emotion}, experts=emotion.exp())
 
     def decode(
-        self, x: Tensor, keys: list[Keys], mask: Tensor, past: list[Keys] | None = None, experts: Tensor | None = None
+        self,
+        x: Tensor,
+        keys: list[Keys],
+        mask: Tensor,
+        past: list[Keys] | None = None,
+        experts: Tensor | None = None,
+        spoken: Tensor | None = None,
     ) -> tuple[Tensor, Tensor, Tensor, list[Keys]]:
-        """x (B, T, D), mask (B, S), experts (B, E) -> the meta listener's states, read, weights (B, T, S), cache."""
-        return self.decoder(x, keys, mask, past, experts)
+        """x (B, T, D), mask (B, S), experts (B, E) -> the meta listener's states, read, weights (B, T, S), cache.
+
+        The listeners, 33 times as wide as all else, leave padding out.
+        """
+        return self.decoder(x, keys, mask, past, experts, None if spoken is None else self.places_of(spoken))
 
     def learned_from(self, batch: Batch, context: Context, generator: torch.Generator | None = None) -> Context:
         """In training mode the listeners' shares may be the oracle's."""

@@ -15,14 +15,13 @@ from rd.blocks.dropout import Dropout
 def weigh(query: Tensor, key: Tensor, mask: Tensor | None = None) -> Tensor:
     """softmax(QK/sqrt d), float32: query (B, heads, T, d), key (B, heads, S, d) -> (B, heads, T, S).
 
-    mask (B, 1 or T, S) True where it may look. A row that may look nowhere attends to nothing: zeros.
+    mask (B, 1 or T, S) True where it may look. A row that may look nowhere looks everywhere: see `Attention`.
     """
-    # in place: no backward pass reads the scores, and they are the largest tensors of a long context
-    scores = (query @ key.transpose(-1, -2)).float().div_(math.sqrt(key.size(-1)))  # (B, heads, T, S)
+    # scores are the largest tensors of a long context: scaled before they are made, masked in place
+    scores = (query / math.sqrt(key.size(-1)) @ key.transpose(-1, -2)).float()  # (B, heads, T, S)
     if mask is not None:
         scores = scores.masked_fill_(~mask[:, None], torch.finfo(scores.dtype).min)
-    weights = scores.softmax(-1)
-    return weights if mask is None else weights * mask[:, None]
+    return scores.softmax(-1)
 
 
 class Attention(nn.Module):
@@ -51,7 +50,11 @@ class Attention(nn.Module):
         key, value = keys
         weights = weigh(self._split(self.query(query)), key, mask)  # (B, heads, T, S)
         mixed = self.dropout(weights).to(value.dtype) @ value  # (B, heads, T, D/heads)
-        return self.output(mixed.transpose(1, 2).flatten(2)), weights.mean(1)
+        mean = weights.mean(1)
+        if mask is not None:
+            seen = mask.any(-1, keepdim=True)  # (B, 1 or T, 1)
+            mixed, mean = mixed * seen[:, None], mean * seen
+        return self.output(mixed.transpose(1, 2).flatten(2)), mean
 
     def read(self, query: Tensor, keys: tuple[Tensor, Tensor], mask: Tensor | None = None) -> Tensor:
         """The output of `forward` alone. Outside training torch's fused kernel makes it: no (B, heads, T, S) is stored.

@@ -42,15 +42,22 @@ class Critic(nn.Module):
         self.dense = nn.Linear(width, width // 2)
         self.score = nn.Linear(width // 2, 1, bias=False)  # a bias would cancel in L_D
 
-    def forward(self, replies: Tensor, exchange: Exchange) -> tuple[Tensor, Tensor, Tensor]:
-        """replies (R, P, T, D) -> scores (R, P), the LSTM's states of them (R, P, T, D), what else is known (P, D)."""
+    def forward(
+        self, replies: Tensor, exchange: Exchange, known: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """replies (R, P, T, D) -> scores (R, P), the LSTM's states of them (R, P, T, D), what else is known (P, D).
+
+        known: as an earlier call gave it, so that the turn after is not read again.
+        """
         count, rows, length, _ = replies.shape
-        longest = max(length, exchange.after.size(1))
-        turns = torch.cat([F.pad(x, (0, 0, 0, longest - x.size(1))) for x in (*replies, exchange.after)])
-        states = self.lstm(turns)[0].unflatten(0, (count + 1, rows))  # (R+1, P, longest, D)
-        last = exchange.heard.sum(1).clamp_min(1) - 1
-        known = exchange.context + states[-1, torch.arange(rows, device=last.device), last]
-        states = states[:-1, :, :length]
+        turns = [*replies] if known is not None else [*replies, exchange.after]
+        longest = max(x.size(1) for x in turns)
+        turns = torch.cat([F.pad(x, (0, 0, 0, longest - x.size(1))) for x in turns])
+        states = self.lstm(turns)[0].unflatten(0, (-1, rows))  # (R or R+1, P, longest, D)
+        if known is None:
+            last = exchange.heard.sum(1).clamp_min(1) - 1
+            known = exchange.context + states[-1, torch.arange(rows, device=last.device), last]
+        states = states[:count, :, :length]
         return self.judge(states, exchange.mask, known), states, known
 
     def judge(self, states: Tensor, mask: Tensor, known: Tensor) -> Tensor:
@@ -91,6 +98,6 @@ def wasserstein(
         both = torch.stack([said.detach().float(), gold.detach().float()])
         scores, states, known = critic(both, exchange)
         gap = scores[0] - scores[1] + PENALTY * critic.penalty(states, exchange.mask, known, generator)
-        fooled = functional_call(critic, frozen, (said.float()[None], exchange))[0][0]
+        fooled = functional_call(critic, frozen, (said.float()[None], exchange, known.detach()))[0][0]
     share = plays / total(plays.sum()).clamp_min(1)  # (P,)
     return total((gap * share).sum()), -total((fooled * share).sum())

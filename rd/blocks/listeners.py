@@ -16,6 +16,8 @@ from rd.blocks.dropout import Dropout
 from rd.blocks.latent import StackedLinear
 from rd.blocks.transformer import Decoder, Keys
 
+Places = tuple[Tensor, Tensor, int]  # `rd.responder.Responder.places_of`
+
 
 class Listeners(nn.Module):
     """K pre-norm decoder layers, each with its own weights: attention `depth` wide, feed-forward `hidden` wide.
@@ -42,30 +44,51 @@ class Listeners(nn.Module):
         key, value = self.key_value(memory).chunk(2, -1)
         return self._split(key), self._split(value)
 
-    def forward(self, x: Tensor, memory: Keys, mask: Tensor, shares: Tensor, past: Keys | None) -> tuple[Tensor, Keys]:
-        """x (B, T, D) new places after `past`, mask (B, S), shares w (B, K) -> sum_i w_i V_i (B, T, D), keys so far."""
+    def forward(
+        self, x: Tensor, memory: Keys, mask: Tensor, shares: Tensor, past: Keys | None, spoken: Places | None = None
+    ) -> tuple[Tensor, Keys]:
+        """x (B, T, D) new places after `past`, mask (B, S), shares w (B, K) -> sum_i w_i V_i (B, T, D), keys so far.
+
+        spoken: rows and places (M,) where to compute, and how many of the first M count; all by default. Else zeros.
+        """
         batch, new, width = x.shape
-        query, key, value = (self._split(part) for part in self.attend(F.layer_norm(x, (width,))).chunk(3, -1))
+        if spoken is None:
+            places, count = torch.arange(batch * new, device=x.device), batch * new
+        else:
+            places, count = spoken[0] * new + spoken[1], spoken[2]
+        x = x.flatten(0, 1)[places]  # (M, D)
+        attend = _spread(self.attend(F.layer_norm(x, (width,)))[None], places[:count], batch * new)[0]
+        query, key, value = (self._split(part) for part in attend.view(batch, new, -1).chunk(3, -1))
         if past is not None:
             key, value = torch.cat([past[0], key], 2), torch.cat([past[1], value], 2)
         causal = torch.ones(new, key.size(2), dtype=torch.bool, device=x.device).tril(key.size(2) - new)
-        states = x.flatten(0, 1) + self.attended(self._own(query, (key, value), causal[None]))  # (K, B T, D)
-        query = self.query(F.layer_norm(states, (width,))).unflatten(1, (batch, new))  # (K, B, T, depth)
+        states = x + self.attended(self._own(query, (key, value), causal[None], places))  # (K, M, D)
+        query = self.query(F.layer_norm(states, (width,)))  # (K, M, depth)
+        query = _spread(query, places[:count], batch * new).unflatten(1, (batch, new))  # (K, B, T, depth)
         query = self._split(query.permute(1, 2, 0, 3).flatten(2))
-        states = states + self.read(self._own(query, memory, mask[:, None]))
-        hidden = self.think(F.layer_norm(states, (width,))).relu()  # (K, B T, hidden)
-        states = (states + self.say(self.dropout(hidden))).unflatten(1, (batch, new))
+        states = states + self.read(self._own(query, memory, mask[:, None], places))
+        hidden = self.think(F.layer_norm(states, (width,))).relu()  # (K, M, hidden)
+        states = states + self.say(self.dropout(hidden))
         with torch.autocast(x.device.type, enabled=False):
-            return torch.einsum("bk,kbtd->btd", shares.float(), states.float()), (key, value)
+            mixed = torch.einsum("mk,kmd->md", shares.float()[places // new], states.float())
+        return _spread(mixed[None], places[:count], batch * new)[0].view(batch, new, width), (key, value)
 
     def _split(self, x: Tensor) -> Tensor:
         """(B, T, K * depth) -> (B, K * heads, T, d)."""
         return x.unflatten(-1, (-1, self.size)).transpose(1, 2)
 
-    def _own(self, query: Tensor, keys: Keys, mask: Tensor) -> Tensor:
-        """What each listener attends to: query (B, K * heads, T, d), mask (B, 1 or T, S) -> (K, B T, depth)."""
+    def _own(self, query: Tensor, keys: Keys, mask: Tensor, places: Tensor) -> Tensor:
+        """What each listener attends to: query (B, K * heads, T, d), mask (B, 1 or T, S), places (M,) of B T.
+
+        -> (K, M, depth)
+        """
         found = weigh(query, keys[0], mask).to(keys[1].dtype) @ keys[1]  # (B, K * heads, T, d)
-        return found.unflatten(1, (self.count, -1)).permute(1, 0, 3, 2, 4).flatten(3).flatten(1, 2)
+        return found.unflatten(1, (self.count, -1)).permute(1, 0, 3, 2, 4).flatten(3).flatten(1, 2)[:, places]
+
+
+def _spread(x: Tensor, places: Tensor, size: int) -> Tensor:
+    """x (K, M, d), the first of M at `places` of `size`, zeros elsewhere: (K, size, d)."""
+    return x.new_zeros(len(x), size, x.size(2)).index_copy(1, places, x[:, : len(places)])
 
 
 class MetaDecoder(Decoder):
@@ -80,10 +103,19 @@ class MetaDecoder(Decoder):
         return [self.listeners.keys(memory), *super().memory_keys(memory)]
 
     def forward(
-        self, x: Tensor, memory: list[Keys], memory_mask: Tensor, past: list[Keys] | None, experts: Tensor
+        self,
+        x: Tensor,
+        memory: list[Keys],
+        memory_mask: Tensor,
+        past: list[Keys] | None,
+        experts: Tensor,
+        spoken: Places | None = None,
     ) -> tuple[Tensor, Tensor, Tensor, list[Keys]]:
-        """As `Decoder.forward`; experts p (B, K-1): the shares of all but the first listener, the shared one (1)."""
+        """As `Decoder.forward`; experts p (B, K-1): the shares of all but the first listener, the shared one (1).
+
+        spoken: as `Listeners.forward`; what is elsewhere means nothing, and must come after all that counts in its row.
+        """
         shares = F.pad(experts, (1, 0), value=1.0)
-        mixed, heard = self.listeners(x, memory[0], memory_mask, shares, past and past[0])
+        mixed, heard = self.listeners(x, memory[0], memory_mask, shares, past and past[0], spoken)
         states, read, weights, cache = super().forward(mixed, memory[1:], memory_mask, past and past[1:])
         return states, read, weights, [heard, *cache]
