@@ -47,25 +47,30 @@ class Attention(nn.Module):
 
         The weights are the mean over heads, before dropout. A row that may look nowhere attends to nothing: zeros.
         """
-        key, value = keys
-        weights = weigh(self._split(self.query(query)), key, mask)  # (B, heads, T, S)
-        mixed = self.dropout(weights).to(value.dtype) @ value  # (B, heads, T, D/heads)
+        weights = weigh(self._split(self.query(query)), keys[0], mask)  # (B, heads, T, S)
         mean = weights.mean(1)
         if mask is not None:
-            seen = mask.any(-1, keepdim=True)  # (B, 1 or T, 1)
-            mixed, mean = mixed * seen[:, None], mean * seen
-        return self.output(mixed.transpose(1, 2).flatten(2)), mean
+            mean = mean * mask.any(-1, keepdim=True)
+        return self._mixed(weights, keys[1], mask), mean
 
     def read(self, query: Tensor, keys: tuple[Tensor, Tensor], mask: Tensor | None = None) -> Tensor:
         """The output of `forward` alone. Outside training torch's fused kernel makes it: no (B, heads, T, S) is stored.
 
         In training the weights are dropped out at random, for which a CPU has no such kernel.
         """
+        query = self._split(self.query(query))
         if self.training:
-            return self(query, keys, mask)[0]
+            return self._mixed(weigh(query, keys[0], mask), keys[1], mask)
         where = None if mask is None else mask[:, None]  # (B, 1, 1 or T, S)
-        mixed = F.scaled_dot_product_attention(self._split(self.query(query)), *keys, attn_mask=where)
-        if mask is not None:  # not every kernel gives zeros where there is nothing to look at
+        return self._joined(F.scaled_dot_product_attention(query, *keys, attn_mask=where), mask)
+
+    def _mixed(self, weights: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
+        """weights (B, heads, T, S), value (B, heads, S, d) -> output (B, T, D)."""
+        return self._joined(self.dropout(weights.to(value.dtype)) @ value, mask)
+
+    def _joined(self, mixed: Tensor, mask: Tensor | None) -> Tensor:
+        """mixed (B, heads, T, d) -> output (B, T, D); what had nothing to look at is zeros, whatever a kernel made."""
+        if mask is not None:
             mixed = mixed.masked_fill(~mask.any(-1)[:, None, :, None], 0.0)
         return self.output(mixed.transpose(1, 2).flatten(2))
 
