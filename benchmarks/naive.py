@@ -15,7 +15,7 @@ from rd.generate import SILENT
 from rd.responder import Context, Responder, copy_weights
 
 
-def naive_taught(model: Responder, batch: Batch, context: Context) -> tuple[Tensor, Tensor, Tensor]:
+def naive_taught(model: Responder, batch: Batch, context: Context) -> tuple[Tensor, Tensor, None]:
     """`Responder.taught` with everything materialised: padded places, softmax, mixture (B, T, X)."""
     target, source = batch.target, batch.source_ext
     shifted = torch.cat([torch.full_like(target[:, :1], Vocabulary.BOS), target[:, :-1]], 1)
@@ -31,7 +31,7 @@ def naive_taught(model: Responder, batch: Batch, context: Context) -> tuple[Tens
     mixed = torch.nn.functional.pad(said, (0, extra)).scatter_add(-1, where, copied)  # (B, T, X)
     log_probs = mixed.clamp_min(1e-30).log().gather(-1, batch.target_ext[..., None])[..., 0]  # (B, T)
     rows, places = (target != Vocabulary.PAD).nonzero(as_tuple=True)
-    return log_probs[rows, places], rows, weights
+    return log_probs[rows, places], rows, None
 
 
 @torch.inference_mode()

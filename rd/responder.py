@@ -25,6 +25,19 @@ PLACES = 512  # E^P is kept for so many
 
 
 @dataclass(frozen=True)
+class Told:
+    """A gold reply word by word: M words of all T places, the last ones perhaps made up (`Responder.places_of`)."""
+
+    rows: Tensor  # (M,)
+    places: Tensor  # (M,)
+    words: int  # so many of the M count
+    logits: Tensor  # (M, V)
+    gate: Tensor  # (M,)
+    copied: Tensor  # (M, L)
+    looked: Tensor  # (B, T, S) attention to the memory
+
+
+@dataclass(frozen=True)
 class Context:
     """What a model made of the dialogue so far."""
 
@@ -33,7 +46,7 @@ class Context:
     notes: dict[str, Tensor] = field(default_factory=dict)  # what extra losses and reports read
     plan: Tensor | None = None  # (B, D) joins every word that the decoder reads
     experts: Tensor | None = None  # (B, K) how much each of K decoders has to say, for a model that has several
-    looked: Tensor | None = None  # (B, T, S) attention to the memory for each gold word; only `extra_losses` sees it
+    told: Told | None = None  # what became of the gold reply; only `extra_losses` sees it
 
 
 @dataclass
@@ -163,9 +176,9 @@ class Responder(nn.Module):
     def loss(self, batch: Batch, generator: torch.Generator | None = None) -> dict[str, Tensor]:
         """Named scalar terms; their sum is L of eq. 12. The response term is nats per word, EOS counted."""
         context = self.learned_from(batch, self.encode(batch.unlabelled(), generator), generator)
-        words, _, looked = self.taught(batch, context)
+        words, _, told = self.taught(batch, context)
         terms = {"response": -mean(words) * self.config.response_weight}
-        return terms | self.extra_losses(batch, replace(context, looked=looked), generator)
+        return terms | self.extra_losses(batch, replace(context, told=told), generator)
 
     def word_log_probs(self, batch: Batch, context: Context) -> tuple[Tensor, Tensor]:
         """log p of each gold word under the pointer mixture, padding dropped: (M,), and its row in the batch (M,)."""
@@ -191,20 +204,17 @@ class Responder(nn.Module):
             rows, places = (F.pad(index, (0, -words % STRIDE)) for index in (rows, places))
         return rows, places, words
 
-    def taught(self, batch: Batch, context: Context) -> tuple[Tensor, Tensor, Tensor]:
-        """The gold reply, word by word: as `word_log_probs`, and the attention to the memory (B, T, S)."""
-        states, gate, weights = self.after_gold(batch.target, context)
+    def taught(self, batch: Batch, context: Context) -> tuple[Tensor, Tensor, Told]:
+        """The gold reply, word by word: as `word_log_probs`, and all that they were made of."""
+        states, gate, looked = self.after_gold(batch.target, context)
         # padding never meets the V columns
         rows, places, words = self.places_of(batch.target != Vocabulary.PAD)
         source = batch.source_ext
-        log_probs = self.pointer.log_prob_at(
-            self.vocab_logits(states[rows, places]),
-            gate[rows, places],
-            copy_weights(weights[rows, places], source.size(1)),
-            source[rows],
-            batch.target_ext[rows, places],
-        )
-        return log_probs[:words], rows[:words], weights
+        copied = copy_weights(looked[rows, places], source.size(1))
+        told = Told(rows, places, words, self.vocab_logits(states[rows, places]), gate[rows, places], copied, looked)
+        gold = batch.target_ext[rows, places]
+        log_probs = self.pointer.log_prob_at(told.logits, told.gate, copied, source[rows], gold)
+        return log_probs[:words], rows[:words], told
 
     @torch.inference_mode()
     def nll(self, batch: Batch) -> tuple[Tensor, Tensor, Context]:

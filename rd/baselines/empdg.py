@@ -23,7 +23,8 @@ from rd.config import ModelConfig
 from rd.data.batch import STRIDE, Batch
 from rd.data.text import Vocabulary
 from rd.labels import EMOTIONS
-from rd.responder import Context, copy_weights
+from rd.responder import STRIDE as SHAPE
+from rd.responder import Context
 
 THRESHOLD = 0.25  # intensity of an emotional word; ours: one of VADER's four degrees (the paper: NRC's lexicon)
 PLAYERS = 8  # samples of a batch that play: ours, for the cost; a quarter of a batch of 32
@@ -90,18 +91,20 @@ class EmpDG(EmotionalResponder):
     def expected(self, batch: Batch, context: Context, rows: Tensor, felt: Tensor) -> Tensor:
         """The words that the model expects after the gold ones before, of samples rows (P,), felt (V,) -> (2, P, T, D).
         sum_w P(w) E(w) under the pointer mixture; then over emotional words alone. E is held still: P is what plays.
+        context.told: P is that of the response's own loss, not made twice.
         """
-        target, source = cut(batch.target[rows]), batch.source[rows]
-        picked = Context(context.memory[rows], context.mask[rows], plan=context.plan[rows])
-        states, gate, weights = self.after_gold(target, picked)
-        row, place, words = self.places_of(target != Vocabulary.PAD)  # padding never meets the V columns
-        copied = copy_weights(weights[row, place], source.size(1))
-        vectors = self.words.weight.detach()
-        logits = self.vocab_logits(states[row, place])
-        p = self.pointer.mixture(logits, gate[row, place], copied, source[row], len(vectors))  # (M, V)
-        found = torch.stack([p @ vectors, (p * felt) @ vectors], 1).float()[:words]  # (M, 2, D)
-        spoken = found.new_zeros(*target.shape, *found.shape[1:])  # (P, T, 2, D)
-        spoken = spoken.index_put((row[:words], place[:words]), found)
+        told, words = context.told, cut(batch.target[rows]).size(1)
+        player = told.rows[: told.words, None] == rows  # (M, P)
+        found = player.any(1).nonzero()[:, 0]  # of the M words, the N of these samples
+        count = len(found)
+        if self.training:
+            found = F.pad(found, (0, -count % SHAPE))  # the first again, to be dropped: few shapes (rd.memory)
+        vectors, source = self.words.weight.detach(), batch.source[told.rows[found]]
+        p = self.pointer.mixture(told.logits[found], told.gate[found], told.copied[found], source, len(vectors))
+        expected = torch.stack([p @ vectors, (p * felt) @ vectors], 1).float()[:count]  # (N, 2, D)
+        spoken = expected.new_zeros(len(rows), words, *expected.shape[1:])  # (P, T, 2, D)
+        where = player[found[:count]].int().argmax(1), told.places[found[:count]]
+        spoken = spoken.index_put(where, expected)
         return spoken.movedim(2, 0)
 
     def lexicon(self, batch: Batch) -> Tensor:

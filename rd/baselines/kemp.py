@@ -74,7 +74,7 @@ class KEMP(EmotionalResponder):
     ) -> dict[str, Tensor]:
         """The emotion's cross entropy and L_att."""
         said = batch.target != Vocabulary.PAD
-        attention = attention_loss(context.looked, said, context.notes["share"], context.mask)
+        attention = attention_loss(context.told.looked, said, context.notes["share"], context.mask)
         return super().extra_losses(batch, context, generator) | {"attention": ATTENTION_WEIGHT * attention}
 
 
