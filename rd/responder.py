@@ -20,7 +20,7 @@ from rd.config import ModelConfig
 from rd.data.batch import UNLABELLED, Batch, Pieces
 from rd.data.text import Vocabulary
 
-STRIDE = 64  # of the number of words that a step of training learns from
+MULTIPLE = 64  # of the number of words that a step of training learns from
 PLACES = 512  # E^P is kept for so many
 
 
@@ -201,7 +201,7 @@ class Responder(nn.Module):
         rows, places = spoken.nonzero(as_tuple=True)
         words = len(rows)
         if self.training:
-            rows, places = (F.pad(index, (0, -words % STRIDE)) for index in (rows, places))
+            rows, places = (F.pad(index, (0, -words % MULTIPLE)) for index in (rows, places))
         return rows, places, words
 
     def taught(self, batch: Batch, context: Context) -> tuple[Tensor, Tensor, Told]:

@@ -13,6 +13,7 @@ from made_up import annotate, collate, examples, tiny
 from torch.testing import assert_close
 
 from rd import responder
+from rd.baselines import empdg
 from rd.data.batch import STRIDE, UNLABELLED, Batches, Collate, Turns, encode, in_order, shuffled
 from rd.data.corpus import Dialogue, Sample, Turn
 from rd.data.known import Known
@@ -169,7 +170,7 @@ def test_words_made_up_to_few_numbers_change_no_loss(words, monkeypatch):
     """Where training makes the number of words up to a multiple, the loss and every gradient are those of the words."""
     found = []
     for stride in (1, 64):
-        monkeypatch.setattr(responder, "STRIDE", stride)
+        monkeypatch.setattr(responder, "MULTIPLE", stride)
         model, given = tiny("transformer", dropout=0.0).train(), collate()(examples(1))
         target = torch.arange(words)[None] % (V - 5) + 5
         terms = model.loss(replace(given, target=target, target_ext=target))
@@ -177,3 +178,20 @@ def test_words_made_up_to_few_numbers_change_no_loss(words, monkeypatch):
         found.append([terms["response"], *(p.grad for p in model.parameters() if p.grad is not None)])
     for one, other in zip(*found, strict=True):
         assert_close(one, other)
+
+
+@pytest.mark.parametrize("case", ["moel", "empdg"])
+def test_words_made_up_change_no_loss_of_the_models_that_pick_words_themselves(case, monkeypatch):
+    """As above, every loss of theirs; EmpDG in its game."""
+    found = []
+    for multiple in (1, 5, 64):
+        monkeypatch.setattr(responder, "MULTIPLE", multiple)
+        monkeypatch.setattr(empdg, "MULTIPLE", multiple)
+        model, given = tiny(case, dropout=0.0).train(), collate()(examples(6))
+        model.steps.fill_(empdg.PRETRAIN)
+        terms = model.loss(given, torch.Generator().manual_seed(1))
+        sum(terms.values()).backward()
+        found.append([*terms.values(), *(p.grad for p in model.parameters() if p.grad is not None)])
+    for one, *others in zip(*found, strict=True):
+        for other in others:
+            assert_close(one, other, rtol=1e-4, atol=1e-6)

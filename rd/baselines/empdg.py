@@ -23,8 +23,7 @@ from rd.config import ModelConfig
 from rd.data.batch import STRIDE, Batch
 from rd.data.text import Vocabulary
 from rd.labels import EMOTIONS
-from rd.responder import STRIDE as SHAPE
-from rd.responder import Context
+from rd.responder import MULTIPLE, Context
 
 THRESHOLD = 0.25  # intensity of an emotional word; ours: one of VADER's four degrees (the paper: NRC's lexicon)
 PLAYERS = 8  # samples of a batch that play: ours, for the cost; a quarter of a batch of 32
@@ -98,7 +97,7 @@ class EmpDG(EmotionalResponder):
         found = player.any(1).nonzero()[:, 0]  # of the M words, the N of these samples
         count = len(found)
         if self.training:
-            found = F.pad(found, (0, -count % SHAPE))  # the first again, to be dropped: few shapes (rd.memory)
+            found = F.pad(found, (0, -count % MULTIPLE))  # the first again, to be dropped: few shapes (rd.memory)
         vectors, source = self.words.weight.detach(), batch.source[told.rows[found]]
         p = self.pointer.mixture(told.logits[found], told.gate[found], told.copied[found], source, len(vectors))
         expected = torch.stack([p @ vectors, (p * felt) @ vectors], 1).float()[:count]  # (N, 2, D)
