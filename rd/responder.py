@@ -122,11 +122,14 @@ class Responder(nn.Module):
         experts: Tensor | None = None,
         spoken: Tensor | None = None,
     ) -> tuple[Tensor, Tensor, Tensor, list[Keys]]:
-        """x (B, T, D), mask (B, S), experts (B, K) or None -> as `Decoder.forward`. One decoder by default.
+        """x (B, T, D), mask (B, S), experts (B, K) or None -> as `Decoder.forward`.
 
-        spoken (B, T): where words are; nobody reads the states of padding after them.
+        spoken (B, T): where words are; nobody reads the states of padding after them. A decoder of several (MoEL's) is
+        33 times as wide as others: it is told, and leaves the padding out.
         """
-        return self.decoder(x, keys, mask, past)
+        if experts is None:
+            return self.decoder(x, keys, mask, past)
+        return self.decoder(x, keys, mask, past, experts, None if spoken is None else self.places_of(spoken))
 
     def hits(self, batch: Batch, context: Context) -> dict[str, Tensor]:
         """Right or wrong per labelled sample for what the model names (emotion, intent); nothing by default."""

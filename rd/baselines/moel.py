@@ -15,7 +15,6 @@ from torch.nn import functional as F
 from rd.baselines.emotional import EmotionalResponder
 from rd.blocks.listeners import Listeners, MetaDecoder
 from rd.blocks.parts import everyone
-from rd.blocks.transformer import Keys
 from rd.config import ModelConfig
 from rd.data.batch import UNLABELLED, Batch
 from rd.labels import EMOTIONS
@@ -46,21 +45,6 @@ class MoEL(EmotionalResponder):
         h = self.encoder(words, mask)
         emotion = self.tracker(h[:, 0]).float().log_softmax(-1)
         return Context(h, mask, {"emotion": emotion}, experts=emotion.exp())
-
-    def decode(
-        self,
-        x: Tensor,
-        keys: list[Keys],
-        mask: Tensor,
-        past: list[Keys] | None = None,
-        experts: Tensor | None = None,
-        spoken: Tensor | None = None,
-    ) -> tuple[Tensor, Tensor, Tensor, list[Keys]]:
-        """x (B, T, D), mask (B, S), experts (B, E) -> the meta listener's states, read, weights (B, T, S), cache.
-
-        The listeners, 33 times as wide as all else, leave padding out.
-        """
-        return self.decoder(x, keys, mask, past, experts, None if spoken is None else self.places_of(spoken))
 
     def learned_from(self, batch: Batch, context: Context, generator: torch.Generator | None = None) -> Context:
         """In training mode the listeners' shares may be the oracle's."""
