@@ -65,15 +65,16 @@ class EmpDG(EmotionalResponder):
         plays = (batch.after != Vocabulary.PAD).any(1)
         rows = self.players(plays, generator)
         target, after, felt = cut(batch.target[rows]), cut(batch.after[rows]), self.lexicon(batch)
-        said = self.expected(batch, context, rows, felt)
-        vectors = self.words.weight.detach()
-        weight = ADVERSARIAL * (self.steps >= PRETRAIN)
+        playing = bool(self.steps >= PRETRAIN)  # before, only the critics learn: no gradient to the model is made
         self.steps += self.training
+        with torch.set_grad_enabled(playing and torch.is_grad_enabled()):
+            said = self.expected(batch, context, rows, felt)
+        vectors = self.words.weight.detach()
         for (name, critic), spoken, kept in zip(self.critics.items(), said, (torch.ones_like(felt), felt)):
             gold, heard = (vectors[ids] * kept[ids][..., None] for ids in (target, after))
             exchange = Exchange(target != Vocabulary.PAD, heard, after != Vocabulary.PAD, context.notes[name][rows])
-            critic_loss, model_loss = wasserstein(critic, spoken, gold, exchange, plays[rows], generator)
-            terms |= {f"critic_{name}": CRITIC_WEIGHT * critic_loss, f"adversarial_{name}": weight * model_loss}
+            losses = wasserstein(critic, spoken, gold, exchange, plays[rows], generator, fool=playing)
+            terms |= {f"critic_{name}": CRITIC_WEIGHT * losses[0], f"adversarial_{name}": ADVERSARIAL * losses[1]}
         return terms
 
     @staticmethod

@@ -85,11 +85,12 @@ def wasserstein(
     exchange: Exchange,
     plays: Tensor,
     generator: torch.Generator | None = None,
+    fool: bool = True,
 ) -> tuple[Tensor, Tensor]:
     """L_D and L_G, scalars: the first moves the critic alone, the second alone what made `said`.
 
-    said, gold (P, T, D); plays (P,) True where a sample counts; zeros where none does. Float32 inside. To be called
-    where gradients are on: the penalty is made of one.
+    said, gold (P, T, D); plays (P,) True where a sample counts; zeros where none does. fool: whether L_G is wanted,
+    else it is 0. Float32 inside. To be called where gradients are on: the penalty is made of one.
     """
     after, context = exchange.after.detach().float(), exchange.context.detach().float()
     exchange = exchange._replace(after=after, context=context)
@@ -98,6 +99,8 @@ def wasserstein(
         both = torch.stack([said.detach().float(), gold.detach().float()])
         scores, states, known = critic(both, exchange)
         gap = scores[0] - scores[1] + PENALTY * critic.penalty(states, exchange.mask, known, generator)
-        fooled = functional_call(critic, frozen, (said.float()[None], exchange, known.detach()))[0][0]
+        fooled = torch.zeros_like(gap)
+        if fool:
+            fooled = functional_call(critic, frozen, (said.float()[None], exchange, known.detach()))[0][0]
     share = plays / total(plays.sum()).clamp_min(1)  # (P,)
     return total((gap * share).sum()), -total((fooled * share).sum())
