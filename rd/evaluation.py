@@ -17,7 +17,7 @@ from rd.data.batch import UNLABELLED, Batch, in_order
 from rd.data.corpus import Corpus, samples
 from rd.data.text import normalise, tokenize
 from rd.errors import UserError
-from rd.generate import Decode, generate, in_words
+from rd.generate import Decode, columns, generate, in_words
 from rd.inputs import Inputs, prepare
 from rd.intent_accuracy import next_intent, reply_intent
 from rd.labels import EMOTIONS, INTENTS
@@ -67,9 +67,10 @@ def answer(
     model = run.model.to(device())
     batches = in_order(inputs.examples[split], inputs.collate, size)
     generator = torch.Generator(device=device()).manual_seed(seed)
+    shared = columns(model, decode)
 
     def records(batch: Batch) -> list[dict[str, Any]]:
-        ((batch, context, replies),) = generate(model, [batch.to(device())], decode, generator)
+        ((batch, context, replies),) = generate(model, [batch.to(device())], decode, generator, shared)
         named, found = _named(context.notes), []
         for i, (key, ids) in enumerate(zip(batch.ids, replies, strict=True)):
             reply = " ".join(in_words(ids, run.vocab, batch.oov[i]))

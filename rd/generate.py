@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from rd.blocks.output import Columns
 from rd.data.batch import Batch
 from rd.data.text import Vocabulary
 from rd.errors import UserError
@@ -33,12 +34,22 @@ class Decode:
     precision: str = "fp32"  # "fp32" (all reported replies) | "bf16": faster; one reply in ten differs
 
 
+def columns(model: Responder, decode: Decode) -> Columns | None:
+    """What `generate` can be given, to use it for many calls: valid until a weight changes."""
+    with _precision(decode, model.bias.device):
+        return model.columns()
+
+
 def generate(
-    model: Responder, batches: Iterable[Batch], decode: Decode | None = None, generator: torch.Generator | None = None
+    model: Responder,
+    batches: Iterable[Batch],
+    decode: Decode | None = None,
+    generator: torch.Generator | None = None,
+    shared: Columns | None = None,
 ) -> Iterable[tuple[Batch, Context, list[list[int]]]]:
     """For every batch: the batch without its labels, what the model made of it, and the replies as extended ids.
 
-    Raises UserError for an unknown method or precision.
+    shared: the model's `columns`, else made here. Raises UserError for an unknown method or precision.
     """
     methods = {"greedy": _one_by_one, "sample": _one_by_one, "beam": _beam}
     decode = decode or Decode()
@@ -47,13 +58,12 @@ def generate(
     if decode.precision not in ("fp32", "bf16"):
         raise UserError(f"--precision {decode.precision}: no such precision; choose fp32 or bf16")
     model.eval()
-    with _precision(decode, model.bias.device):
-        columns = model.columns()
+    shared = shared or columns(model, decode)
     for batch in batches:
         batch = batch.unlabelled()
         with _precision(decode, batch.source.device):
             context = model.encode(batch)
-            state = model.start(batch, context, columns)
+            state = model.start(batch, context, shared)
             replies = methods[decode.method](model, batch, state, decode, generator)
         yield batch, context, replies
 
