@@ -25,7 +25,8 @@ def side_by_side(folder: str | Path, printed: Path = PRINTED) -> pd.DataFrame:
         for key, (heading, column) in columns.items():
             theirs = paper[column].get(name)
             cells[heading] = cell([run.get(key) for run in runs]) + ("" if pd.isna(theirs) else f" ({theirs:.2f})")
-        rows.append({"system": system_name(name, paper, steps_of(runs)), **cells, "steps": steps_of(runs)})
+        steps = steps_of(runs)
+        rows.append({"system": system_name(name, paper, steps), **cells, "seeds": len(runs), "steps": steps})
     return pd.DataFrame(rows)
 
 

@@ -37,12 +37,12 @@ def printed_table(path: Path = PRINTED, index: str | Sequence[str] = "model") ->
 
 
 def cell(values: Sequence[float | None]) -> str:
-    """Mean over seeds, +- sd (seeds) if more than one. A metric that nobody measured is a dash, never a zero."""
+    """Mean over seeds, +- sd if more than one has it (how many, if not all). A gap is a dash, never a zero."""
     known = [value for value in values if value is not None]
     if not known:
         return DASH
-    spread = f" ± {stdev(known):.2f} ({len(known)})" if len(known) > 1 else ""
-    return f"{mean(known):.2f}{spread}"
+    spread = f" ± {stdev(known):.2f}" if len(known) > 1 else ""
+    return f"{mean(known):.2f}{spread}" + (f" ({len(known)})" if len(known) < len(values) else "")
 
 
 def collect(folder: str | Path) -> dict[str, list[dict[str, Any]]]:

@@ -25,9 +25,9 @@ def results(tmp_path):
 def test_ours_and_the_papers_share_a_cell(results):
     table = side_by_side(results).set_index("system")
     assert list(table.index) == ["transformer", "ReflectDiffu"]  # in the paper's order, less the one of 100 samples
-    assert list(table.columns) == ["BLEU-1", "Acc emo", "PPL", "steps"]  # what nobody measured is no column
-    assert list(table.loc["ReflectDiffu"]) == ["20.00 (23.59)", "41.50 (48.76)", "40.00 (24.56)", "–"]
-    assert list(table.loc["transformer"]) == ["10.00", "–", "40.00", "–"]
+    assert list(table.columns) == ["BLEU-1", "Acc emo", "PPL", "seeds", "steps"]  # what nobody measured is no column
+    assert list(table.loc["ReflectDiffu"]) == ["20.00 (23.59)", "41.50 (48.76)", "40.00 (24.56)", 1, "–"]
+    assert list(table.loc["transformer"]) == ["10.00", "–", "40.00", 1, "–"]
 
 
 def test_what_stands_around_the_table_stays(results):
