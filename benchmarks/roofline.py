@@ -130,7 +130,8 @@ def main() -> None:
     ]
     print(publish(table, given.out, "roofline", "The largest operations of a training step", notes).read_text())
     save_json(
-        given.out / "roofline.json", {"machine": facts, "limits": bounds, "rows": table.fillna("").to_dict("records")}
+        given.out / "roofline.json",
+        {"machine": facts, "limits": bounds, "rows": table.astype(object).fillna("").to_dict("records")},
     )
 
 
