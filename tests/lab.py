@@ -146,19 +146,29 @@ def run_all(page: Any, address: tuple[str, str], notebook: str) -> None:
 
 
 def _chosen(page: Any, menu: str, command: str, done: Callable[[], bool], tries: int = 3, seconds: int = 20) -> bool:
-    """Choose from a menu until it is done, if ever: a click that comes before the page listens is lost."""
+    """Choose from a menu until it is done, if ever."""
+
+    def choose() -> None:
+        page.click(f".lm-MenuBar-item:has-text('{menu}')", timeout=20_000)
+        page.click(f".lm-Menu-item[data-command='{command}']", timeout=20_000)
+
+    return until(page, choose, done, tries, seconds)
+
+
+def until(page: Any, act: Callable[[], None], done: Callable[[], bool], tries: int = 5, seconds: int = 20) -> bool:
+    """Act again until it is done, if ever: what comes before the page listens, or meets another menu, is lost."""
     for _ in range(tries):
-        _choose(page, menu, command)
+        try:
+            act()
+        except Exception as error:
+            if type(error).__name__ != "TimeoutError":  # playwright's own: not imported where there is no browser
+                raise
+            page.keyboard.press("Escape")
         for _ in range(seconds):
             if done():
                 return True
             page.wait_for_timeout(1000)
     return False
-
-
-def _choose(page: Any, menu: str, command: str) -> None:
-    page.click(f".lm-MenuBar-item:has-text('{menu}')")
-    page.click(f".lm-Menu-item[data-command='{command}']")
 
 
 def slider(page: Any, label: str) -> Any:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
-from lab import BROWSERS, browser_path, copied, lab, run_all, slider, window
+from lab import BROWSERS, browser_path, copied, lab, run_all, slider, until, window
 
 pytestmark = pytest.mark.skipif(
     browser_path() is None, reason=f"no browser here to open notebooks in: none of {', '.join(BROWSERS)} is installed"
@@ -69,9 +69,6 @@ def test_a_notebook_runs_in_jupyterlab_and_its_widget_moves(opened, notebook: st
         handle = slider(page, label)
         board = page.locator(".jp-OutputArea-output", has=handle).locator(".widget-html-content")
         before, number = board.evaluate(shown), handle.get_attribute("aria-valuetext")
-        handle.focus()
-        page.keyboard.press("ArrowRight")
-        deadline = f"([e, before]) => ({shown})(e) !== before"
-        page.wait_for_function(deadline, arg=[board.element_handle(), before], timeout=120_000)
+        assert until(page, lambda: handle.press("ArrowRight"), lambda: board.evaluate(shown) != before)
         assert handle.get_attribute("aria-valuetext") != number
         assert complaints == []
