@@ -103,19 +103,21 @@ def _wait(server: subprocess.Popen, url: str, log: Path) -> None:
     raise RuntimeError(f"JupyterLab did not start:\n{log.read_text()[-2000:]}")
 
 
-def _ask(address: tuple[str, str], path: str, question: dict | None = None) -> Any:
+def _ask(address: tuple[str, str], path: str, question: dict | None = None, method: str | None = None) -> Any:
     """The server's answer at /api/`path`: to a GET, or to the POST of a question."""
-    request = urllib.request.Request(f"{address[0]}/api/{path}", headers={"Authorization": f"token {address[1]}"})
+    head = {"Authorization": f"token {address[1]}"}
+    request = urllib.request.Request(f"{address[0]}/api/{path}", headers=head, method=method)
     if question is not None:
         request.data = json.dumps(question).encode()
         request.add_header("Content-Type", "application/json")
     with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=PATIENCE) as answer:
-        return json.load(answer)
+        return json.loads(answer.read() or b"null")
 
 
-def run_all(page: Any, address: tuple[str, str], notebook: str) -> None:
+def run_all(page: Any, address: tuple[str, str], notebook: str, shown: Callable[[], bool] = lambda: True) -> None:
     """Open notebooks/<notebook>.ipynb, Run All Cells, wait until the last is done or none runs any more, save.
 
+    shown: whether what is looked for is on the page then; if not, all is done anew with another kernel.
     Raises RuntimeError, with what the page shows, where the cells never ran or were never saved.
     """
     path = f"notebooks/{notebook}.ipynb"
@@ -130,7 +132,12 @@ def run_all(page: Any, address: tuple[str, str], notebook: str) -> None:
         cells = _ask(address, f"contents/{path}")["content"]["cells"]
         return any(cell["execution_count"] for cell in cells if cell["cell_type"] == "code")
 
+    plain = {"type": "notebook", "content": _ask(address, f"contents/{path}")["content"]}
     for _ in range(5):  # run without a kernel, cells show [*] and then [ ] again
+        _ask(address, f"contents/{path}", plain, "PUT")
+        for session in _ask(address, "sessions"):
+            if session["path"] == path:
+                _ask(address, f"sessions/{session['id']}", method="DELETE")
         _ask(address, "sessions", question)  # the kernel is there before the page, which then takes it
         page.goto(f"{address[0]}/doc/tree/{path}?token={address[1]}", timeout=1000 * PATIENCE)
         page.wait_for_selector(idle, timeout=1000 * PATIENCE)
@@ -138,7 +145,7 @@ def run_all(page: Any, address: tuple[str, str], notebook: str) -> None:
         page.wait_for_function(f"!{prompts}.some(e => e.includes('*'))", timeout=1000 * PATIENCE)
         if shows("0-9"):
             page.wait_for_selector(idle, timeout=1000 * PATIENCE)
-            if _chosen(page, "File", "docmanager:save", saved):
+            if _chosen(page, "File", "docmanager:save", saved) and until(page, lambda: None, shown, tries=1):
                 return
     raise RuntimeError(
         f"no cell of {path} ran and was saved; the page shows\n{page.locator('body').inner_text()[:2000]}"

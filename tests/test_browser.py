@@ -62,7 +62,7 @@ def test_a_notebook_runs_in_jupyterlab_and_its_widget_moves(opened, notebook: st
     with window() as page:
         complaints: list[str] = []
         page.on("pageerror", lambda error: complaints.append(str(error)))
-        run_all(page, address, notebook)
+        run_all(page, address, notebook, lambda: slider(page, label).count() > 0)
         counts, errors = outcome(root / "notebooks" / f"{notebook}.ipynb")
         assert errors == [] and counts == list(range(1, len(counts) + 1))
         assert page.locator("[data-mime-type='application/vnd.jupyter.error']").count() == 0
