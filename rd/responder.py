@@ -197,15 +197,13 @@ class Responder(nn.Module):
         return states, self.pointer.gate(states, read, embedded), weights
 
     def places_of(self, spoken: Tensor) -> tuple[Tensor, Tensor, int]:
-        """Where words are, spoken (B, T): rows and places (M,), and how many of the M are so.
-
-        In training M is made up to a multiple with the first place, to be dropped again: few shapes (`rd.memory`).
-        """
+        """Where words are, spoken (B, T): rows and places (M,) as `made_up`, and how many of the M are so."""
         rows, places = spoken.nonzero(as_tuple=True)
-        words = len(rows)
-        if self.training:
-            rows, places = (F.pad(index, (0, -words % MULTIPLE)) for index in (rows, places))
-        return rows, places, words
+        return self.made_up(rows), self.made_up(places), len(rows)
+
+    def made_up(self, index: Tensor) -> Tensor:
+        """index (M,), in training with zeros up to a multiple, to be dropped again: few shapes (`rd.memory`)."""
+        return F.pad(index, (0, -len(index) % MULTIPLE)) if self.training else index
 
     def taught(self, batch: Batch, context: Context) -> tuple[Tensor, Tensor, Told]:
         """The gold reply, word by word: as `word_log_probs`, and all that they were made of."""

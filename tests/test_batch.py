@@ -186,7 +186,6 @@ def test_words_made_up_change_no_loss_of_the_models_that_pick_words_themselves(c
     found = []
     for multiple in (1, 5, 64):
         monkeypatch.setattr(responder, "MULTIPLE", multiple)
-        monkeypatch.setattr(empdg, "MULTIPLE", multiple)
         model, given = tiny(case, dropout=0.0).train(), collate()(examples(6))
         model.steps.fill_(empdg.PRETRAIN)
         terms = model.loss(given, torch.Generator().manual_seed(1))

@@ -23,7 +23,7 @@ from rd.config import ModelConfig
 from rd.data.batch import STRIDE, Batch
 from rd.data.text import Vocabulary
 from rd.labels import EMOTIONS
-from rd.responder import MULTIPLE, Context
+from rd.responder import Context
 
 THRESHOLD = 0.25  # intensity of an emotional word; ours: one of VADER's four degrees (the paper: NRC's lexicon)
 PLAYERS = 8  # samples of a batch that play: ours, for the cost; a quarter of a batch of 32
@@ -68,7 +68,7 @@ class EmpDG(EmotionalResponder):
         playing = bool(self.steps >= PRETRAIN)  # before, only the critics learn: no gradient to the model is made
         self.steps += self.training
         with torch.set_grad_enabled(playing and torch.is_grad_enabled()):
-            said = self.expected(batch, context, rows, felt)
+            said = self.expected(batch, context, rows, felt)[:, :, : target.size(1)]
         vectors = self.words.weight.detach()
         for (name, critic), spoken, kept in zip(self.critics.items(), said, (torch.ones_like(felt), felt)):
             gold, heard = (vectors[ids] * kept[ids][..., None] for ids in (target, after))
@@ -90,21 +90,19 @@ class EmpDG(EmotionalResponder):
 
     def expected(self, batch: Batch, context: Context, rows: Tensor, felt: Tensor) -> Tensor:
         """The words that the model expects after the gold ones before, of samples rows (P,), felt (V,) -> (2, P, T, D).
+
         sum_w P(w) E(w) under the pointer mixture; then over emotional words alone. E is held still: P is what plays.
         context.told: P is that of the response's own loss, not made twice.
         """
-        told, words = context.told, cut(batch.target[rows]).size(1)
+        told = context.told
         player = told.rows[: told.words, None] == rows  # (M, P)
-        found = player.any(1).nonzero()[:, 0]  # of the M words, the N of these samples
-        count = len(found)
-        if self.training:
-            found = F.pad(found, (0, -count % MULTIPLE))  # the first again, to be dropped: few shapes (rd.memory)
+        theirs = player.any(1).nonzero()[:, 0]  # of the M words, the N of these samples
+        found = self.made_up(theirs)
         vectors, source = self.words.weight.detach(), batch.source[told.rows[found]]
         p = self.pointer.mixture(told.logits[found], told.gate[found], told.copied[found], source, len(vectors))
-        expected = torch.stack([p @ vectors, (p * felt) @ vectors], 1).float()[:count]  # (N, 2, D)
-        spoken = expected.new_zeros(len(rows), words, *expected.shape[1:])  # (P, T, 2, D)
-        where = player[found[:count]].int().argmax(1), told.places[found[:count]]
-        spoken = spoken.index_put(where, expected)
+        expected = torch.stack([p @ vectors, (p * felt) @ vectors], 1).float()[: len(theirs)]  # (N, 2, D)
+        spoken = expected.new_zeros(len(rows), batch.target.size(1), *expected.shape[1:])  # (P, T, 2, D)
+        spoken = spoken.index_put((player[theirs].int().argmax(1), told.places[theirs]), expected)
         return spoken.movedim(2, 0)
 
     def lexicon(self, batch: Batch) -> Tensor:
