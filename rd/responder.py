@@ -15,7 +15,7 @@ from rd.blocks.dropout import Dropout
 from rd.blocks.output import Columns
 from rd.blocks.parts import mean, ratio
 from rd.blocks.pointer import PointerGenerator
-from rd.blocks.transformer import Decoder, Keys, positions
+from rd.blocks.transformer import Decoder, Keys, Places, positions
 from rd.config import ModelConfig
 from rd.data.batch import UNLABELLED, Batch, Pieces
 from rd.data.text import Vocabulary
@@ -120,16 +120,16 @@ class Responder(nn.Module):
         mask: Tensor,
         past: list[Keys] | None = None,
         experts: Tensor | None = None,
-        spoken: Tensor | None = None,
+        spoken: Places | None = None,
     ) -> tuple[Tensor, Tensor, Tensor, list[Keys]]:
         """x (B, T, D), mask (B, S), experts (B, K) or None -> as `Decoder.forward`.
 
-        spoken (B, T): where words are; nobody reads the states of padding after them. A decoder of several (MoEL's) is
-        33 times as wide as others: it is told, and leaves the padding out.
+        spoken: where words are (`places_of`); nobody reads the states of padding after them. A decoder of several
+        (MoEL's) is 33 times as wide as others: it is told, and leaves the padding out.
         """
         if experts is None:
             return self.decoder(x, keys, mask, past)
-        return self.decoder(x, keys, mask, past, experts, None if spoken is None else self.places_of(spoken))
+        return self.decoder(x, keys, mask, past, experts, spoken)
 
     def hits(self, batch: Batch, context: Context) -> dict[str, Tensor]:
         """Right or wrong per labelled sample for what the model names (emotion, intent); nothing by default."""
@@ -187,16 +187,7 @@ class Responder(nn.Module):
         """log p of each gold word under the pointer mixture, padding dropped: (M,), and its row in the batch (M,)."""
         return self.taught(batch, context)[:2]
 
-    def after_gold(self, target: Tensor, context: Context) -> tuple[Tensor, Tensor, Tensor]:
-        """target (B, T) -> at each word, the gold ones before: states (B, T, D), gate (B, T), weights (B, T, S)."""
-        shifted = torch.cat([torch.full_like(target[:, :1], Vocabulary.BOS), target[:, :-1]], 1)
-        embedded = self.embed_response(shifted, plan=context.plan)
-        keys = self.decoder.memory_keys(context.memory)
-        spoken = target != Vocabulary.PAD
-        states, read, weights, _ = self.decode(embedded, keys, context.mask, None, context.experts, spoken)
-        return states, self.pointer.gate(states, read, embedded), weights
-
-    def places_of(self, spoken: Tensor) -> tuple[Tensor, Tensor, int]:
+    def places_of(self, spoken: Tensor) -> Places:
         """Where words are, spoken (B, T): rows and places (M,) as `made_up`, and how many of the M are so."""
         rows, places = spoken.nonzero(as_tuple=True)
         return self.made_up(rows), self.made_up(places), len(rows)
@@ -207,10 +198,13 @@ class Responder(nn.Module):
 
     def taught(self, batch: Batch, context: Context) -> tuple[Tensor, Tensor, Told]:
         """The gold reply, word by word: as `word_log_probs`, and all that they were made of."""
-        states, gate, looked = self.after_gold(batch.target, context)
-        # padding never meets the V columns
-        rows, places, words = self.places_of(batch.target != Vocabulary.PAD)
-        source = batch.source_ext
+        target, source = batch.target, batch.source_ext
+        rows, places, words = spoken = self.places_of(target != Vocabulary.PAD)  # padding never meets the V columns
+        shifted = torch.cat([torch.full_like(target[:, :1], Vocabulary.BOS), target[:, :-1]], 1)
+        embedded = self.embed_response(shifted, plan=context.plan)
+        keys = self.decoder.memory_keys(context.memory)
+        states, read, looked, _ = self.decode(embedded, keys, context.mask, None, context.experts, spoken)
+        gate = self.pointer.gate(states, read, embedded)
         copied = copy_weights(looked[rows, places], source.size(1))
         told = Told(rows, places, words, self.vocab_logits(states[rows, places]), gate[rows, places], copied, looked)
         gold = batch.target_ext[rows, places]

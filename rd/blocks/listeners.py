@@ -14,9 +14,7 @@ from torch.nn import functional as F
 from rd.blocks.attention import weigh
 from rd.blocks.dropout import Dropout
 from rd.blocks.latent import StackedLinear
-from rd.blocks.transformer import Decoder, Keys
-
-Places = tuple[Tensor, Tensor, int]  # `rd.responder.Responder.places_of`
+from rd.blocks.transformer import Decoder, Keys, Places
 
 
 class Listeners(nn.Module):

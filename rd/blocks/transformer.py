@@ -9,6 +9,7 @@ from rd.blocks.attention import Attention
 from rd.blocks.dropout import Dropout
 
 Keys = tuple[Tensor, Tensor]
+Places = tuple[Tensor, Tensor, int]  # rows and places (M,) of words, and how many of the first M count
 
 
 def positions(length: int, width: int, start: int = 0, device: torch.device | None = None) -> Tensor:
