@@ -48,7 +48,7 @@ from rd.human.store import Store
 from rd.labels import EMOTIONS, INTENTS
 
 WORDS = "i you the a dog cat rain sun lost found my your was very so happy sad why did that hope fine".split()
-SIZES = {"train": 32, "valid": 6, "test": 24}
+SIZES = {"train": 32, "valid": 6, "test": 160}
 SETTINGS = """
     data.max_context=40 model.width=12 model.heads=2 model.ffn=16 train.batch=4 train.precision=fp32 train.warmup=4
     train.validate_every=6 train.save_every=3 final.steps=6 final.batch=4 final.precision=fp32 final.warmup=2
@@ -62,7 +62,7 @@ Facts = dict[str, str]  # what the commands need: paths, addresses
 
 @dataclass(frozen=True)
 class Case:
-    """begin: sets the folder up; work: the command, which goes on where it was or starts again; exit status."""
+    """begin: sets the folder up; work: the command, which goes on where it was; exit status."""
 
     begin: Callable[[Path, Facts], Any]
     work: Callable[[Path, Facts], int]
@@ -85,12 +85,12 @@ def trained(folder: Path, facts: Facts) -> None:
 
 
 def evaluate(folder: Path, facts: Facts) -> int:
-    """`rd evaluate`, which starts again."""
+    """`rd evaluate`."""
     return rd(["evaluate", str(folder / "run"), "--data", facts["data"]])
 
 
 def generate(folder: Path, facts: Facts) -> int:
-    """`rd generate`, which starts again."""
+    """`rd generate`, by chance."""
     return rd(["generate", str(folder / "run"), "--data", facts["data"], "--decode", "sample"])
 
 

@@ -8,6 +8,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"rd: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        more = "; the same command with --resume goes on from the last saved state" if hasattr(chosen, "resume") else ""
+        more = " with --resume goes on from the last saved state" if hasattr(chosen, "resume") else ""
+        more = more or (" goes on from there" if chosen.call in (_generate, _evaluate) else "")
+        more = more and f"; the same command{more}"
         print(f"rd: interrupted{more}", file=sys.stderr)
         return 130
     except BrokenPipeError:
@@ -236,7 +239,7 @@ def _tune(chosen: argparse.Namespace) -> None:
 
 def _generate(chosen: argparse.Namespace) -> None:
     from rd.data.jsonl import write_lines
-    from rd.evaluation import answer, split_inputs
+    from rd.evaluation import answer, begun, split_inputs
     from rd.generate import Decode
     from rd.pipeline import foreign, open_run
 
@@ -249,24 +252,21 @@ def _generate(chosen: argparse.Namespace) -> None:
     inputs = main_first(lambda: split_inputs(run, corpus, chosen.split, annotations))
     with locked(run.folder) if target.parent == run.folder else nullcontext():
         decode = Decode(chosen.decode, precision=chosen.precision)
-        records = answer(run, inputs, chosen.split, decode, seed=chosen.seed)
-        by_main(lambda: write_lines(target, records))
+        kept = begun(target, run, inputs, chosen.split, asdict(decode), chosen.seed)
+        records = answer(run, inputs, chosen.split, decode, seed=chosen.seed, kept=kept)
+        by_main(lambda: (write_lines(target, records), kept.clear()))
     print(target)
 
 
 def _evaluate(chosen: argparse.Namespace) -> None:
     from rd.pipeline import evaluate_run, foreign, open_run, open_tagger, result_name
-    from rd.run import save_json
 
     if (chosen.neural or 0) < 0:
         raise UserError(f"--neural {chosen.neural}: give the number of replies, or nothing for all of them")
     run, corpus, annotations = open_run(chosen.run, chosen.data, chosen.split)
-    target = run.folder / f"{result_name('metrics', chosen.split, foreign(run, corpus))}.json"
-    with locked(run.folder):
-        found = evaluate_run(run, corpus, chosen.split, annotations, open_tagger(run), chosen.neural)
-        by_main(lambda: save_json(target, found))
+    found = evaluate_run(run, corpus, chosen.split, annotations, open_tagger(run), chosen.neural)
     _print({name: value for name, value in found.items() if name not in ("provenance", "notes")}, False)
-    print(target)
+    print(run.folder / f"{result_name('metrics', chosen.split, foreign(run, corpus))}.json")
 
 
 def _score(chosen: argparse.Namespace) -> None:

@@ -7,19 +7,23 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
 from rd.annotation.annotations import Tagger
+from rd.checkpoint import WEIGHTS
 from rd.data.batch import UNLABELLED, Batch, in_order
 from rd.data.corpus import Corpus, samples
 from rd.data.text import normalise, tokenize
 from rd.errors import UserError
+from rd.files import crc32
 from rd.generate import Decode, columns, generate, in_words
 from rd.inputs import Inputs, prepare
 from rd.intent_accuracy import next_intent, reply_intent
+from rd.kept import Kept
 from rd.labels import EMOTIONS, INTENTS
 from rd.metrics import accuracy, load_metric, macro_f1, perplexity
 from rd.neural_scores import bartscore, bertscore_f1, gptscore
@@ -56,29 +60,44 @@ def check_protocol(corpus: Corpus, split: str) -> None:
         raise UserError(f"{count} test samples, and the protocol's are {PROTOCOL}: check the files (rd data check)")
 
 
+def begun(target: Path, run: Run, inputs: Inputs, *more: Any) -> Kept:
+    """What of `target` has been computed already, by these weights of this data. more: what else decides it."""
+    annotators = (run.folder / run.described.get("annotators", "none")).resolve()
+    weights = [run.folder / WEIGHTS, *sorted(annotators.rglob(WEIGHTS))]
+    return Kept(target, [run.described, inputs.corpus.sha256, [crc32(file) for file in weights], *more])
+
+
 def answer(
-    run: Run, inputs: Inputs, split: str, decode: Decode = GREEDY, size: int = 64, seed: int = 0, quiet: bool = False
+    run: Run,
+    inputs: Inputs,
+    split: str,
+    decode: Decode = GREEDY,
+    size: int = 64,
+    seed: int = 0,
+    quiet: bool = False,
+    kept: Kept | None = None,
 ) -> Iterator[dict[str, Any]]:
     """One record a sample, in order: id, reply, and where the model names them emotion, first and final intent.
 
-    Of several processes each answers its share of the batches, and each has all records. Sampled replies are answered
-    by every process whole: one stream of chance runs through them.
+    Of several processes each answers its share of the batches, and each has all records; each batch has chance of its
+    own. kept: keeps the replies of finished batches, and knows those that were kept before (`begun`).
     """
     model = run.model.to(device())
     batches = in_order(inputs.examples[split], inputs.collate, size)
-    generator = torch.Generator(device=device()).manual_seed(seed)
     shared = columns(model, decode)
 
-    def records(batch: Batch) -> list[dict[str, Any]]:
-        ((batch, context, replies),) = generate(model, [batch.to(device())], decode, generator, shared)
+    def records(number: int) -> list[dict[str, Any]]:
+        generator = torch.Generator(device=device()).manual_seed(seed * 1_000_003 + number)
+        ((batch, context, replies),) = generate(model, [batches[number].to(device())], decode, generator, shared)
         named, found = _named(context.notes), []
         for i, (key, ids) in enumerate(zip(batch.ids, replies, strict=True)):
             reply = " ".join(in_words(ids, run.vocab, batch.oov[i]))
             found.append({"id": key, "reply": reply, **{name: values[i] for name, values in named.items()}})
         return found
 
-    share = partial(spread, records, batches, desc=f"answer {split}", disable=quiet)
-    found = {row["id"]: row for rows in (alone(share) if decode.method == "sample" else share()) for row in rows}
+    each = partial(kept.spread, "answers") if kept else spread
+    made = each(records, range(len(batches)), desc=f"answer {split}", disable=quiet)
+    found = {row["id"]: row for rows in made for row in rows}
     return (found[example.id] for example in inputs.examples[split])
 
 
@@ -113,23 +132,27 @@ def _grams(text: str, run: int) -> Iterator[int]:
 
 
 @torch.inference_mode()
-def likelihoods(run: Run, inputs: Inputs, split: str, size: int = 64) -> dict[str, np.ndarray]:
+def likelihoods(
+    run: Run, inputs: Inputs, split: str, size: int = 64, kept: Kept | None = None
+) -> dict[str, np.ndarray]:
     """Per sample, in order: nll (n,), words (n,) with EOS, and where named emotion (n, E), final and first (n, I).
 
-    Of several processes each scores its share of the batches, and each has all rows.
+    Of several processes each scores its share of the batches, and each has all rows. kept: as in `answer`.
     """
     model = run.model.to(device()).eval()
 
     def scores(batch: Batch) -> list[tuple[str, dict[str, Any]]]:
         nll, words, context = model.nll(batch.to(device()))
-        named = {k: context.notes[k].float().cpu().numpy() for k in ("emotion", "first", "final") if k in context.notes}
-        kept = {"nll": nll.tolist(), "words": words.tolist(), **named}
-        return [(key, {k: v[i] for k, v in kept.items()}) for i, key in enumerate(batch.ids)]
+        named = {k: context.notes[k].float().tolist() for k in ("emotion", "first", "final") if k in context.notes}
+        scored = {"nll": nll.tolist(), "words": words.tolist(), **named}
+        return [(key, {k: v[i] for k, v in scored.items()}) for i, key in enumerate(batch.ids)]
 
     batches = in_order(inputs.examples[split], inputs.collate, size)
-    found = dict(pair for pairs in spread(scores, batches, desc=f"score {split}") for pair in pairs)
+    each = partial(kept.spread, "scores") if kept else spread
+    found = dict(pair for pairs in each(scores, batches, desc=f"score {split}") for pair in pairs)
     rows = [found[example.id] for example in inputs.examples[split]]
-    return {name: np.stack([row[name] for row in rows]) for name in rows[0]}
+    exact = {"nll": np.float64, "words": np.int64}
+    return {name: np.array([row[name] for row in rows], exact.get(name, np.float32)) for name in rows[0]}
 
 
 def measure(
@@ -140,11 +163,12 @@ def measure(
     tagger: Tagger | None = None,
     neural: int | None = None,
     rows: dict[str, np.ndarray] | None = None,
+    kept: Kept | None = None,
 ) -> dict[str, Any]:
     """metrics.json: every metric of the protocol that can be computed here; null with a reason under "notes" else.
 
     tagger: reads the intents of our replies. neural: score that many replies by large networks too (0: all of them).
-    rows: what `likelihoods` found, if that is known already.
+    rows: what `likelihoods` found, if that is known already. kept: as in `answer`, for the scores of large networks.
     """
     targets = [sample.target.text for sample in samples(inputs.corpus.splits[split])]
     tokens = [tokenize(text) for text in targets]
@@ -157,7 +181,7 @@ def measure(
         _emotion_scores(rows, inputs, split),
         next_intent(rows, inputs.corpus, split),
         reply_intent(rows, replies, inputs.corpus, split, tagger),
-        _neural_scores(inputs, split, replies, neural),
+        _neural_scores(inputs, split, replies, neural, kept),
         (batch_routed(run, inputs, split), {}),
     ):
         found |= values
@@ -186,7 +210,9 @@ def _side(direction: str) -> str:
     return "" if direction == "mean" else f"_{direction}"
 
 
-def _neural_scores(inputs: Inputs, split: str, replies: Sequence[str], count: int | None) -> tuple[dict, dict]:
+def _neural_scores(
+    inputs: Inputs, split: str, replies: Sequence[str], count: int | None, kept: Kept | None = None
+) -> tuple[dict, dict]:
     """BERTScore, BARTScore and GPTScore of the first `count` replies (0: all), where their networks can be had."""
     if count is None:
         return dict.fromkeys(NEURAL), {k: f"needs {name}: rd evaluate RUN --neural" for k, name in NEURAL.items()}
@@ -201,7 +227,8 @@ def _neural_scores(inputs: Inputs, split: str, replies: Sequence[str], count: in
     found, notes = dict.fromkeys(NEURAL), {}
     for key, name in NEURAL.items():
         try:
-            values = score[key](name)
+            each = partial(kept.spread, f"{key}-{count}") if kept else spread
+            (values,) = alone(partial(each, score[key], [name], disable=True))
         except UserError as error:
             notes[key] = str(error)
             continue

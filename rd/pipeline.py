@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,7 @@ from rd.data.intents import read_intents
 from rd.data.jsonl import write_lines
 from rd.data.text import normalise
 from rd.errors import UserError
-from rd.evaluation import answer, check_protocol, likelihoods, measure, shareable, split_inputs
+from rd.evaluation import answer, begun, check_protocol, likelihoods, measure, shareable, split_inputs
 from rd.generate import Decode
 from rd.inputs import Inputs
 from rd.knowledge.knowledge import Knowledge
@@ -139,10 +139,7 @@ class Pipeline:
         target = run.folder / f"{result_name('metrics', split)}.json"
         if not target.exists():
             tagger = open_tagger(run, self.annotators_folder)
-            needed = self.needed(model)
-            with locked(run.folder):
-                found = evaluate_run(run, self.corpus, split, needed, tagger)
-                by_main(lambda: save_json(target, found))
+            evaluate_run(run, self.corpus, split, self.needed(model), tagger)
         return read_json(target)
 
 
@@ -234,24 +231,29 @@ def evaluate_run(
     tagger: Tagger | None = None,
     neural: int | None = None,
 ) -> dict[str, Any]:
-    """Answer the split greedily into RUN/samples.jsonl (ids and our replies only), score each sample, and measure.
+    """RUN/metrics.json, once the split is answered greedily into RUN/samples.jsonl (ids and replies only) and scored.
 
-    Of several processes each answers and scores its share; the main one writes and measures. tagger, neural: see
-    `rd.evaluation.measure`.
+    Of several processes each answers and scores its share; the main one writes and measures. Batches that a killed
+    process has finished are not computed again. tagger, neural: see `rd.evaluation.measure`.
     """
     check_protocol(corpus, split)
     inputs = main_first(lambda: split_inputs(run, corpus, split, annotations))  # knowledge is kept
-    records = list(answer(run, inputs, split, Decode()))
-    replies, rows = [record["reply"] for record in records], likelihoods(run, inputs, split)
+    name = partial(result_name, split=split, corpus=foreign(run, corpus))
+    metrics = run.folder / f"{name('metrics')}.json"
+    with locked(run.folder):
+        kept = begun(metrics, run, inputs, split)
+        records = list(answer(run, inputs, split, Decode(), kept=kept))
+        replies, rows = [record["reply"] for record in records], likelihoods(run, inputs, split, kept=kept)
 
-    def told() -> dict[str, Any]:
-        file = run.folder / f"{result_name('samples', split, foreign(run, corpus))}.jsonl"
-        write_lines(file, shareable(records, corpus))
-        scores = file.with_name(f"{file.stem.replace('samples', 'scores')}.csv")
-        write_scores(scored(inputs, split, replies, rows), scores)
-        return measure(run, inputs, split, replies, tagger, neural, rows)
+        def told() -> dict[str, Any]:
+            write_lines(run.folder / f"{name('samples')}.jsonl", shareable(records, corpus))
+            write_scores(scored(inputs, split, replies, rows), run.folder / f"{name('scores')}.csv")
+            found = measure(run, inputs, split, replies, tagger, neural, rows, kept)
+            save_json(metrics, found)
+            kept.clear()
+            return found
 
-    return by_main(told)
+        return by_main(told)
 
 
 def scored(inputs: Inputs, split: str, replies: Sequence[str], rows: dict[str, np.ndarray]) -> pd.DataFrame:

@@ -131,7 +131,7 @@ def _check_inputs(name: str, corpus: Corpus, config: Config, annotations: Any, k
 def _begin(out: Path, vocab: Vocabulary, described: dict[str, Any]) -> None:
     """Write vocabulary and config.json; figures of weights that are gone, or will move, go."""
     vocab.save(out / "vocabulary.json")
-    for pattern in (FINISHED, "metrics*.json", "samples*.jsonl", "scores*.csv"):
+    for pattern in (FINISHED, "metrics*.json", "samples*.jsonl", "scores*.csv", ".*.rows"):
         for stale in out.glob(pattern):
             stale.unlink()
     save_json(out / "config.json", {**described, "vocabulary": _check(out)})

@@ -1,12 +1,19 @@
-"""What samples.jsonl may hold."""
+"""What samples.jsonl may hold, scores by large networks, and an evaluation that is killed."""
 
+import shutil
 from dataclasses import replace
+from functools import partial
+
+import pytest
 
 import rd.evaluation
+import rd.pipeline
 from rd.data.corpus import Corpus, Dialogue, Turn
 from rd.errors import UserError
 from rd.evaluation import NEURAL, _neural_scores, shareable
 from rd.inputs import Inputs
+from rd.pipeline import evaluate_run
+from rd.run import load_run
 
 HEARD = "My aunt says the old red barn by the river burned down last night."
 CORPUS = Corpus("empathetic_dialogues", {"train": (Dialogue("a", "sad", "", (Turn(HEARD), Turn("oh no"))),)}, {}, {})
@@ -53,3 +60,44 @@ def test_scores_by_large_networks_are_asked_for_and_a_missing_network_is_a_gap_w
     assert shown[1] == ([["i fell ."], ["i fell .", "oh no !", "twice ."]], ["oh", "no"], NEURAL["gptscore"])
     _neural_scores(inputs, "test", ["oh", "no"], 1)
     assert shown[-1][1] == ["oh"]
+
+
+def test_an_evaluation_goes_on_with_the_batch_that_a_kill_took(small_run, tmp_path, monkeypatch):
+    """Killed in each batch that it answers and in each that it scores; nothing finished is computed again."""
+    run = load_run(shutil.copytree(small_run[1].run_folder("reflectdiffu"), tmp_path / "run"))
+    corpus, annotations = small_run[1].corpus, small_run[1].annotations
+    for name in ("answer", "likelihoods"):
+        monkeypatch.setattr(rd.pipeline, name, partial(getattr(rd.evaluation, name), size=16))
+    calls, fuse = [], [0]
+
+    def counted(kind, plain):
+        def call(*given):
+            fuse[0] -= 1
+            if fuse[0] < 0:
+                raise KeyboardInterrupt
+            calls.append(kind)
+            return plain(*given)
+
+        return call
+
+    monkeypatch.setattr(rd.evaluation, "generate", counted("answer", rd.evaluation.generate))
+    monkeypatch.setattr(type(run.model), "nll", counted("score", type(run.model).nll))
+    fuse[0] = 1_000
+    want = evaluate_run(run, corpus, "test", annotations)
+    undisturbed, made = sorted(calls), [path.name for path in sorted(run.folder.iterdir())]
+    files = {name: (run.folder / name).read_bytes() for name in ("samples.jsonl", "scores.csv")}
+    assert undisturbed.count("answer") == undisturbed.count("score") > 4
+    for name in ("metrics.json", *files):
+        (run.folder / name).unlink()
+    calls.clear()
+    for _ in undisturbed[1:]:
+        fuse[0] = 1
+        with pytest.raises(KeyboardInterrupt):
+            evaluate_run(run, corpus, "test", annotations)
+        assert not (run.folder / "samples.jsonl").exists()
+    fuse[0] = 1
+    found = evaluate_run(run, corpus, "test", annotations)
+    assert sorted(calls) == undisturbed
+    assert {**found, "provenance": 0} == {**want, "provenance": 0}
+    assert {name: (run.folder / name).read_bytes() for name in files} == files
+    assert [path.name for path in sorted(run.folder.iterdir())] == made

@@ -9,7 +9,7 @@ import pytest
 
 FLOORS = [
     {"config", "labels", "errors", "memory", "files", "processes"},
-    {"locks"},
+    {"kept", "locks"},
     {"data", "blocks", "checkpoint"},
     {"responder", "step"},
     {"models", "baselines"},
