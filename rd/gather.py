@@ -29,7 +29,7 @@ from rd.data.batch import in_order
 from rd.data.corpus import Corpus, samples
 from rd.data.jsonl import read_objects
 from rd.data.text import normalise
-from rd.evaluation import answer, likelihoods, split_inputs
+from rd.evaluation import answer, begun, likelihoods, split_inputs
 from rd.inputs import Inputs
 from rd.labels import EMOTIONS, INTENTS
 from rd.pipeline import Pipeline, scored, with_corpus
@@ -81,8 +81,10 @@ def _ask(desk: Pipeline, weights: Path, split: str, gaps: list[str], views: dict
             _keep(desk, name, lambda table=table: (table, facts), gaps)
     scores, _ = read_scores(own)
     if scores is None or not _whole(scores):
-        replies = [record["reply"] for record in answer(run, inputs, split)]
-        write_scores(scored(inputs, split, replies, likelihoods(run, inputs, split)), own / FILE)
+        kept = begun(own / FILE, run, inputs, split)
+        replies = [record["reply"] for record in answer(run, inputs, split, kept=kept)]
+        write_scores(scored(inputs, split, replies, likelihoods(run, inputs, split, kept=kept)), own / FILE)
+        kept.clear()
         gaps += [reason] if (reason := read_scores(own)[1]) else []
 
 

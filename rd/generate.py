@@ -15,6 +15,7 @@ from rd.data.batch import Batch
 from rd.data.text import Vocabulary
 from rd.errors import UserError
 from rd.responder import Context, Decoding, Responder
+from rd.step import autocast
 
 # never said: they are no words of a reply
 SILENT = [Vocabulary.PAD, Vocabulary.UNK, Vocabulary.BOS, Vocabulary.CTX]
@@ -71,7 +72,7 @@ def generate(
 @contextmanager
 def _precision(decode: Decode, device: torch.device) -> Iterator[None]:
     low = decode.precision == "bf16"  # autocast keeps the weights it has cast, but not in inference mode
-    with torch.no_grad() if low else torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=low):
+    with torch.no_grad() if low else torch.inference_mode(), autocast(decode.precision, device):
         yield
 
 

@@ -73,16 +73,26 @@ def _taken(folder: Path, wait: bool) -> IO[str]:
 
 
 def _lock(file: IO[str], folder: Path, wait: bool) -> None:
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+    ours = take(file)
+    if ours is None:
+        print(f"rd: {folder}: this file system has no locks; let no second process write here", file=sys.stderr)
+    elif not ours:
         file.seek(0)
         holder = file.readline().strip() or "another process"
         if not wait:
-            raise UserError(f"{folder}: {holder} is writing here; wait for its end, or give another folder") from None
+            raise UserError(f"{folder}: {holder} is writing here; wait for its end, or give another folder")
         print(f"rd: {folder}: waiting for {holder}, which is writing here", file=sys.stderr)
         fcntl.flock(file, fcntl.LOCK_EX)
+
+
+def take(file: IO) -> bool | None:
+    """Whether the kernel's lock on an open file is ours now, until it is closed; None: the file system has no locks."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
     except OSError as error:
         if error.errno not in NONE_HERE:
             raise
-        print(f"rd: {folder}: this file system has no locks; let no second process write here", file=sys.stderr)
+        return None
+    return True

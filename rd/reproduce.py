@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import subprocess
 import sys
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import IO
 
 from rd.errors import UserError
+from rd.locks import take
 from rd.settings import settings
 
 ROOT = Path(__file__).parent.parent
@@ -49,18 +49,14 @@ def hold(folder: Path) -> IO[str]:
     """
     folder.mkdir(parents=True, exist_ok=True)
     file = (folder / LOCK).open("a+", encoding="utf-8")
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+    if take(file) is False:
         file.seek(0)
         holder = file.read().strip()
         file.close()
         raise UserError(
             f"{folder}: another rd reproduce or workflow is at work here ({holder}, or what it started); "
             "wait for its end, or end it"
-        ) from None
-    except OSError:
-        return file  # a file system without locks: nothing keeps others out
+        )
     file.truncate(0)
     file.write(f"process {os.getpid()}")
     file.flush()

@@ -9,7 +9,6 @@ from typing import Any
 import torch
 
 from rd.blocks.parts import part_of
-from rd.config import TrainConfig
 from rd.processes import count, index
 
 
@@ -33,7 +32,7 @@ def update(wrapped, batch, part, optimizer, rate, config, step, accelerator) -> 
     buffers = [(buffer, buffer.clone()) for buffer in wrapped.buffers()]  # a forward may move them (MovingBaseline)
     with torch.random.fork_rng([accelerator.device] if accelerator.device.type == "cuda" else []), part_of(*part):
         torch.manual_seed((config.seed + 1009 * index()) * 1_000_003 + step)  # rows here draw what no others draw
-        with autocast(config, accelerator.device):
+        with autocast(config.precision, accelerator.device):
             terms = wrapped(batch)
     accelerator.backward(sum(term.float() for term in terms.values()))
     norm = accelerator.clip_grad_norm_(wrapped.parameters(), config.clip)
@@ -56,6 +55,6 @@ def update(wrapped, batch, part, optimizer, rate, config, step, accelerator) -> 
     return values
 
 
-def autocast(config: TrainConfig, device: torch.device) -> torch.autocast:
-    """The precision of a training."""
-    return torch.autocast(device.type, torch.bfloat16, enabled={"bf16": True, "fp32": False}[config.precision])
+def autocast(precision: str, device: torch.device) -> torch.autocast:
+    """Products in "bf16" or, with "fp32", as they are."""
+    return torch.autocast(device.type, torch.bfloat16, enabled={"bf16": True, "fp32": False}[precision])

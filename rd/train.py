@@ -121,7 +121,7 @@ def fit(
 
 def _validate(model, validate, state, history, out, accelerator, config) -> None:
     model.eval()
-    with torch.inference_mode(), autocast(config, accelerator.device):
+    with torch.inference_mode(), autocast(config.precision, accelerator.device):
         found = validate(model)
     found = by_main(lambda: found)  # all must stop at one step
     history.add(step=state["step"], **{f"valid/{k}": v for k, v in found.items()})

@@ -6,7 +6,6 @@ state is written after the lines, so that a kill leaves at most lines too many, 
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import os
@@ -18,6 +17,7 @@ from typing import IO, Any
 
 from rd.errors import UserError
 from rd.files import replace_file
+from rd.locks import take
 
 SAVE_EVERY = 1.0  # seconds between two states: each costs two waits for the disk
 CHUNK = 2**20
@@ -150,14 +150,7 @@ def chunks(file: IO[bytes], size: int) -> Iterator[bytes]:
 def _locked(path: Path, mode: str) -> IO[bytes]:
     """The open file, which no second process can open like this until it is closed."""
     file = path.open(mode)
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        same = path.exists() and os.path.samestat(os.fstat(file.fileno()), path.stat())
-    except BlockingIOError:
-        same = False
-    except OSError:  # a file system without locks
-        same = True
-    if not same:
+    if take(file) is False or not (path.exists() and os.path.samestat(os.fstat(file.fileno()), path.stat())):
         file.close()
         raise UserError(f"{path}: another process is writing it; wait for its end, or give another --out")
     return file
