@@ -92,15 +92,18 @@ class EmpDG(EmotionalResponder):
         """The words that the model expects after the gold ones before, of samples rows (P,), felt (V,) -> (2, P, T, D).
 
         sum_w P(w) E(w) under the pointer mixture; then over emotional words alone. E is held still: P is what plays.
-        context.told: P is that of the response's own loss, not made twice.
+        context.told: P is that of the response's own loss, not made twice. Said and copied words are summed apart, so
+        that nothing but the softmax is as wide as the vocabulary.
         """
         told = context.told
         player = told.rows[: told.words, None] == rows  # (M, P)
         theirs = player.any(1).nonzero()[:, 0]  # of the M words, the N of these samples
         found = self.made_up(theirs)
-        vectors, source = self.words.weight.detach(), batch.source[told.rows[found]]
-        p = self.pointer.mixture(told.logits[found], told.gate[found], told.copied[found], source, len(vectors))
-        expected = torch.stack([p @ vectors, (p * felt) @ vectors], 1).float()[: len(theirs)]  # (N, 2, D)
+        vectors, some, source = self.words.weight.detach(), felt.nonzero()[:, 0], batch.source[told.rows[found]]
+        said, gate = told.logits[found].softmax(-1, dtype=torch.float32), told.gate[found].sigmoid()[:, None, None]
+        said = torch.stack([said @ vectors, said[:, some] @ vectors[some]], 1)  # (N, 2, D)
+        copied = told.copied[found][:, None] * torch.stack([torch.ones_like(felt), felt])[:, source].movedim(0, 1)
+        expected = (gate * said.float() + (1 - gate) * (copied @ vectors[source]).float())[: len(theirs)]
         spoken = expected.new_zeros(len(rows), batch.target.size(1), *expected.shape[1:])  # (P, T, 2, D)
         spoken = spoken.index_put((player[theirs].int().argmax(1), told.places[theirs]), expected)
         return spoken.movedim(2, 0)
