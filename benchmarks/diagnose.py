@@ -22,11 +22,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from rd.answering import answer, split_inputs
 from rd.blocks.experts import route
 from rd.blocks.policy import reward
 from rd.data.batch import UNLABELLED, Batch, in_order
 from rd.data.text import Vocabulary
-from rd.evaluation import answer, split_inputs
 from rd.labels import INTENTS
 from rd.pipeline import open_run
 from rd.provenance import provenance

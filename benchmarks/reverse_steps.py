@@ -19,8 +19,8 @@ import torch
 from matplotlib.ticker import ScalarFormatter
 from torch.nn import functional as F
 
+from rd.answering import split_inputs
 from rd.data.batch import in_order
-from rd.evaluation import split_inputs
 from rd.figures import panels
 from rd.metrics import perplexity
 from rd.pipeline import open_run

@@ -14,10 +14,10 @@ from typing import Any
 
 import pandas as pd
 
+from rd.answering import shareable
 from rd.data.corpus import Corpus, Sample, samples
 from rd.dynamics import by_chance, group, outcomes, read_records, wilson
 from rd.errors import UserError
-from rd.evaluation import shareable
 from rd.tables import in_order, printed_table, split_name
 
 # The paper's own contexts in the test split. That of Table 4 is printed; of Table 5 (an image) App. B.2 says "hopeful

@@ -10,11 +10,11 @@ import torch
 
 from rd.annotation.annotations import Annotators
 from rd.annotation.view import view
+from rd.answering import answer, split_inputs
 from rd.data.corpus import Corpus, Dialogue, Turn, read_corpus, samples
 from rd.data.records import MOST_TURNS, cut_text
 from rd.data.text import spans_from_tags, words
 from rd.errors import visible
-from rd.evaluation import answer, split_inputs
 from rd.generate import Decode
 from rd.inputs import Inputs
 from rd.labels import EMOTIONS, INTENTS

@@ -238,8 +238,8 @@ def _tune(chosen: argparse.Namespace) -> None:
 
 
 def _generate(chosen: argparse.Namespace) -> None:
+    from rd.answering import answer, begun, split_inputs
     from rd.data.jsonl import write_lines
-    from rd.evaluation import answer, begun, split_inputs
     from rd.generate import Decode
     from rd.pipeline import foreign, open_run
 

@@ -23,13 +23,13 @@ from sklearn.decomposition import PCA
 
 from rd.annotation.annotations import label_intents
 from rd.annotation.table1 import intent_counts
+from rd.answering import answer, begun, likelihoods, split_inputs
 from rd.blocks.experts import route
 from rd.checkpoint import WEIGHTS
 from rd.data.batch import in_order
 from rd.data.corpus import Corpus, samples
 from rd.data.jsonl import read_objects
 from rd.data.text import normalise
-from rd.evaluation import answer, begun, likelihoods, split_inputs
 from rd.inputs import Inputs
 from rd.labels import EMOTIONS, INTENTS
 from rd.pipeline import Pipeline, scored, with_corpus

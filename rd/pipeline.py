@@ -23,6 +23,7 @@ from rd.annotation.annotations import (
     load_tagger,
 )
 from rd.annotation.view import View, view
+from rd.answering import answer, begun, check_protocol, likelihoods, shareable, split_inputs
 from rd.checkpoint import WEIGHTS
 from rd.config import Config, KnowledgeConfig
 from rd.data.corpus import Corpus, read_corpus, samples
@@ -30,7 +31,7 @@ from rd.data.intents import read_intents
 from rd.data.jsonl import write_lines
 from rd.data.text import normalise
 from rd.errors import UserError
-from rd.evaluation import answer, begun, check_protocol, likelihoods, measure, shareable, split_inputs
+from rd.evaluation import measure
 from rd.generate import Decode
 from rd.inputs import Inputs
 from rd.knowledge.knowledge import Knowledge
@@ -248,7 +249,7 @@ def evaluate_run(
         def told() -> dict[str, Any]:
             write_lines(run.folder / f"{name('samples')}.jsonl", shareable(records, corpus))
             write_scores(scored(inputs, split, replies, rows), run.folder / f"{name('scores')}.csv")
-            found = measure(run, inputs, split, replies, tagger, neural, rows, kept)
+            found = measure(run, inputs, split, replies, rows, tagger, neural, kept)
             save_json(metrics, found)
             kept.clear()
             return found
@@ -257,7 +258,7 @@ def evaluate_run(
 
 
 def scored(inputs: Inputs, split: str, replies: Sequence[str], rows: dict[str, np.ndarray]) -> pd.DataFrame:
-    """scores.csv of a run's replies and of what `rd.evaluation.likelihoods` found."""
+    """scores.csv of a run's replies and of what `rd.answering.likelihoods` found."""
     chosen = samples(inputs.corpus.splits[split])
     gold = [normalise(sample.target.text) for sample in chosen]
     return score_rows([sample.id for sample in chosen], replies, gold, rows["nll"] / rows["words"])

@@ -143,10 +143,13 @@ class Responder(nn.Module):
 
     def embed(self, ids: Tensor, start: int = 0) -> Tensor:
         """E^W + E^P (eq. 1): ids (B, L) -> (B, L, D)."""
-        end = start + ids.size(1)
-        if end <= len(self.places):
-            return self.words(ids) + self.places[start:end]
-        return self.words(ids) + positions(ids.size(1), self.config.width, start, ids.device)
+        return self.words(ids) + self.position(start, ids.size(1))
+
+    def position(self, start: int, length: int) -> Tensor:
+        """E^P of `length` places from `start` on (L, D)."""
+        if start + length <= len(self.places):
+            return self.places[start : start + length]
+        return positions(length, self.config.width, start, self.places.device)
 
     def embed_response(self, ids: Tensor, start: int = 0, plan: Tensor | None = None) -> Tensor:
         """E^C of the response, ids (B, T), plan (B, D) or None -> (B, T, D)."""

@@ -79,8 +79,9 @@ def lab(root: Path, prepare: Sequence[str] = ()) -> Iterator[tuple[str, str]]:
     with (own / "log").open("w") as log:
         server = subprocess.Popen(command, cwd=root, env=environment, stdout=log, stderr=log, start_new_session=True)
         try:
-            _wait(server, f"http://127.0.0.1:{port}/api/status?token={token}", own / "log")
-            yield f"http://127.0.0.1:{port}", token
+            address = f"http://127.0.0.1:{port}", token
+            _wait(server, address, own / "log")
+            yield address
         finally:
             server.terminate()  # the server ends its kernels
             try:
@@ -90,13 +91,12 @@ def lab(root: Path, prepare: Sequence[str] = ()) -> Iterator[tuple[str, str]]:
                 server.wait()
 
 
-def _wait(server: subprocess.Popen, url: str, log: Path) -> None:
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+def _wait(server: subprocess.Popen, address: tuple[str, str], log: Path) -> None:
     for _ in range(PATIENCE):
         if server.poll() is not None:
             break
         try:
-            opener.open(url, timeout=5).close()
+            _ask(address, "status")
             return
         except OSError:
             time.sleep(1)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
+from rd.answering import answer, split_inputs
 from rd.chat import NAMED, Chat, Turned, show
 from rd.data.batch import in_order
 from rd.data.corpus import samples
-from rd.evaluation import answer, split_inputs
 from rd.widgets.dialogue import talk_page
 
 

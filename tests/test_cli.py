@@ -201,7 +201,7 @@ def test_two_corpora_of_ones_own_leave_two_files(run, tmp_path):
 
 
 def test_a_place_for_the_answers_is_asked_for_before_the_work(run, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("rd.evaluation.answer", None)
+    monkeypatch.setattr("rd.answering.answer", None)
     assert "folder" in refused(["generate", str(run), "--out", str(tmp_path / "no" / "a.jsonl")], capsys)
     source = tmp_path / "in.jsonl"
     source.write_text('{"dialogue": ["I lost my dog.", "Oh no."]}\n')

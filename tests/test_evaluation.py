@@ -6,11 +6,13 @@ from functools import partial
 
 import pytest
 
+import rd.answering
 import rd.evaluation
 import rd.pipeline
+from rd.answering import shareable
 from rd.data.corpus import Corpus, Dialogue, Turn
 from rd.errors import UserError
-from rd.evaluation import NEURAL, _neural_scores, shareable
+from rd.evaluation import NEURAL, _neural_scores
 from rd.inputs import Inputs
 from rd.pipeline import evaluate_run
 from rd.run import load_run
@@ -67,7 +69,7 @@ def test_an_evaluation_goes_on_with_the_batch_that_a_kill_took(small_run, tmp_pa
     run = load_run(shutil.copytree(small_run[1].run_folder("reflectdiffu"), tmp_path / "run"))
     corpus, annotations = small_run[1].corpus, small_run[1].annotations
     for name in ("answer", "likelihoods"):
-        monkeypatch.setattr(rd.pipeline, name, partial(getattr(rd.evaluation, name), size=16))
+        monkeypatch.setattr(rd.pipeline, name, partial(getattr(rd.answering, name), size=16))
     calls, fuse = [], [0]
 
     def counted(kind, plain):
@@ -80,7 +82,7 @@ def test_an_evaluation_goes_on_with_the_batch_that_a_kill_took(small_run, tmp_pa
 
         return call
 
-    monkeypatch.setattr(rd.evaluation, "generate", counted("answer", rd.evaluation.generate))
+    monkeypatch.setattr(rd.answering, "generate", counted("answer", rd.answering.generate))
     monkeypatch.setattr(type(run.model), "nll", counted("score", type(run.model).nll))
     fuse[0] = 1_000
     want = evaluate_run(run, corpus, "test", annotations)

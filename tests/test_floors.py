@@ -18,7 +18,7 @@ FLOORS = [
     {"inputs"},
     {"stages"},
     {"run", "tables", "figures", "scores"},
-    {"intent_accuracy", "publish", "readme", "significance"},
+    {"answering", "intent_accuracy", "publish", "readme", "significance"},
     {"evaluation", "paper_tables"},
     {"run_figures"},
     {"llm"},

@@ -17,11 +17,11 @@ from unittest.mock import patch
 import torch
 from made_up import CASES, collate, dialogues, examples, model_config, tiny, train_config
 
+from rd.answering import answer, likelihoods, split_inputs
 from rd.config import MINI
 from rd.data.batch import shuffled
 from rd.data.corpus import Corpus
 from rd.errors import UserError
-from rd.evaluation import answer, likelihoods, split_inputs
 from rd.generate import Decode
 from rd.inputs import Inputs
 from rd.pipeline import evaluate_run

@@ -17,7 +17,6 @@ from rd.baselines.concept_graph import adjacency, nodes
 from rd.baselines.emotional import EmotionalResponder
 from rd.blocks.attention import Attention
 from rd.blocks.parts import mean
-from rd.blocks.transformer import positions
 from rd.config import ModelConfig
 from rd.data.batch import Batch
 from rd.data.text import Vocabulary
@@ -64,7 +63,7 @@ class KEMP(EmotionalResponder):
         states = F.pad(torch.where(batch.speaker, SPEAKER, LISTENER), (1, 0), value=CTX)
         words = self.embed(source) + self.states(states)
         known = batch.known
-        places = positions(1 + source.size(1), self.config.width, device=source.device)  # a head is 0 where L is 0, too
+        places = self.position(0, 1 + source.size(1))  # a head is 0 where L is 0, too
         concepts = self.words(known.concepts) + places[1 + known.heads] + self.states.weight[CONCEPT]
         x, intensity = nodes(words, concepts, known)
         return self.dropout(x), torch.cat([source != Vocabulary.PAD, known.concepts != 0], 1), intensity

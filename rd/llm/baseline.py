@@ -16,10 +16,10 @@ from tqdm import tqdm
 
 from rd.annotation.annotations import Tagger
 from rd.annotation.llm_backends import by_server
+from rd.answering import check_protocol, shareable
 from rd.data.corpus import Corpus, Sample, samples
 from rd.data.jsonl import write_lines
 from rd.errors import UserError
-from rd.evaluation import check_protocol, shareable
 from rd.files import append
 from rd.llm.answers import PRECISIONS, Local, Record, Served, load_causal
 from rd.llm.measure import measure
