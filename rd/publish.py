@@ -136,11 +136,11 @@ def latex(cells: pd.DataFrame, caption: str, notes: Iterable[str] = (), label: s
 
 
 def _over_pages(shape: str, head: str, rows: list[str], caption: str, label: str, below: str) -> str:
-    shape = re.sub(r"p\{([\d.]+)cm\}", lambda found: f"p{{{0.046 * float(found[1]):.2f}\\linewidth}}", shape)
+    shape = re.sub(r"p\{([\d.]+)cm\}", lambda found: f"p{{{0.04 * float(found[1]):.2f}\\linewidth}}", shape)
     top = [f"\\caption{{{caption}}}\\label{{tab:{label}}}\\\\", "\\toprule", head, "\\midrule", "\\endhead"]
     whole = [f"\\begin{{longtable}}{{{shape}}}", *top, *rows, "\\bottomrule", "\\end{longtable}" + below]
-    packages = "% needs \\usepackage{booktabs, longtable}, T1 fonts and a single column (\\onecolumn)"
-    return "\n".join([packages, "\\begingroup\\footnotesize", *whole, "\\par\\endgroup\n"])
+    packages = "% needs \\usepackage{booktabs, longtable, pdflscape}, T1 fonts and a single column (\\onecolumn)"
+    return "\n".join([packages, "\\begin{landscape}\\footnotesize", *whole, "\\end{landscape}\n"])
 
 
 def _lines(cells: pd.DataFrame) -> int:
