@@ -190,9 +190,9 @@ class Responder(nn.Module):
         """log p of each gold word under the pointer mixture, padding dropped: (M,), and its row in the batch (M,)."""
         return self.taught(batch, context)[:2]
 
-    def places_of(self, spoken: Tensor) -> Places:
-        """Where words are, spoken (B, T): rows and places (M,) as `made_up`, and how many of the M are so."""
-        rows, places = spoken.nonzero(as_tuple=True)
+    def places_of(self, batch: Batch) -> Places:
+        """Where words of the replies are: rows and places (M,) as `made_up`, and how many of the M are so."""
+        rows, places = batch.said
         return self.made_up(rows), self.made_up(places), len(rows)
 
     def made_up(self, index: Tensor) -> Tensor:
@@ -202,7 +202,7 @@ class Responder(nn.Module):
     def taught(self, batch: Batch, context: Context) -> tuple[Tensor, Tensor, Told]:
         """The gold reply, word by word: as `word_log_probs`, and all that they were made of."""
         target, source = batch.target, batch.source_ext
-        rows, places, words = spoken = self.places_of(target != Vocabulary.PAD)  # padding never meets the V columns
+        rows, places, words = spoken = self.places_of(batch)  # padding never meets the V columns
         shifted = torch.cat([torch.full_like(target[:, :1], Vocabulary.BOS), target[:, :-1]], 1)
         embedded = self.embed_response(shifted, plan=context.plan)
         keys = self.decoder.memory_keys(context.memory)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import replace
+from dataclasses import fields, replace
 from itertools import chain
 
 import numpy as np
@@ -106,8 +106,12 @@ def test_unlabelled_keeps_the_inputs_and_drops_every_label():
 def test_moving_a_batch_moves_all_of_it():
     batch = collate()(examples(3))
     moved = batch.to("meta")
-    for name, value in vars(batch).items():
-        new = getattr(moved, name)
+    assert {index.device.type for index in moved.said} == {"meta"}
+    assert list(zip(*(index.tolist() for index in batch.said), strict=True)) == [
+        (row, place) for row, words in enumerate(batch.target.tolist()) for place, word in enumerate(words) if word
+    ]
+    for name in (field.name for field in fields(batch)):
+        value, new = getattr(batch, name), getattr(moved, name)
         if isinstance(value, Turns):
             assert type(new.pieces) is type(value.pieces)
             assert {t.device.type for t in (*new.pieces, new.row, new.place)} == {"meta"}

@@ -37,6 +37,19 @@ def test_equals_the_loop(temperature):
     assert found.item() == pytest.approx(by_loop(features, labels, temperature), rel=1e-5)
 
 
+@pytest.mark.parametrize("labelled", [[0, 2, 3, 5], [4], []])
+def test_examples_without_a_label_are_as_if_not_there(labelled):
+    features = torch.randn(6, 4, generator=torch.Generator().manual_seed(0), requires_grad=True)
+    labels = torch.full((6,), -100)
+    labels[labelled] = torch.tensor([3, 1, 3, 1])[: len(labelled)]
+    found = nt_xent(features, labels, known=labels >= 0)
+    assert_close(found, nt_xent(features[labelled], labels[labelled]))
+    (gradient,) = torch.autograd.grad(found, features)
+    assert bool(gradient.isfinite().all()) and not gradient[labels < 0].any()
+    if len(labelled) > 1:
+        assert found.item() == pytest.approx(by_loop(features[labelled].detach(), labels[labelled].tolist(), 0.1))
+
+
 def test_two_of_a_kind_need_no_telling():
     """With nobody else in the batch the positive is the only candidate: log 1."""
     assert nt_xent(torch.randn(2, 3), torch.tensor([5, 5])).item() == 0.0

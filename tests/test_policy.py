@@ -10,7 +10,6 @@ from rd.blocks.policy import (
     behaviour,
     masked_policy,
     policy_loss,
-    reference_mask,
     reward,
 )
 
@@ -88,13 +87,6 @@ def test_policy_lives_on_the_reference_set(case):
     assert_close(log_pi[MASK], logits[MASK].log_softmax(-1))
     entropy = -(log_pi.exp() * log_pi).sum()
     assert bool(entropy.isfinite()) and bool((log_pi.exp()[~MASK] == 0).all())
-
-
-def test_reference_mask_reads_the_table():
-    table = torch.eye(3, dtype=torch.bool)
-    assert reference_mask(table, torch.tensor([2, 0])).tolist() == [[False, False, True], [True, False, False]]
-    with pytest.raises(ValueError, match="reference intent"):
-        reference_mask(table & False, torch.tensor([0]))
 
 
 def test_reward_is_eq9_and_takes_no_gradient():

@@ -124,7 +124,12 @@ class EmpDG(EmotionalResponder):
 
 
 def cut(ids: Tensor) -> Tensor:
-    """ids (P, L) without columns of padding at the end, but for those that make their number a multiple of STRIDE."""
+    """ids (P, L) without columns of padding at the end, but for those that make their number a multiple of STRIDE.
+
+    On a GPU as they are: it would have to be waited for to know their lengths.
+    """
+    if not ids.is_cpu:
+        return ids
     words = max(1, int((ids != Vocabulary.PAD).any(0).sum()))
     return ids[:, : words + -words % STRIDE]
 

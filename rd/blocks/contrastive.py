@@ -14,9 +14,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 
-def nt_xent(features: Tensor, labels: Tensor, temperature: float = 0.1) -> Tensor:
+def nt_xent(features: Tensor, labels: Tensor, temperature: float = 0.1, known: Tensor | None = None) -> Tensor:
     """Pull examples of one label together. features (B, D), labels (B,) -> scalar.
 
+    known (B,): True where an example has a label; the others are left out, on both sides of a pair.
     Zero (with a graph, so that it can be added and differentiated) if no two examples share a label.
     Raises ValueError for a temperature that is not positive.
     """
@@ -25,7 +26,9 @@ def nt_xent(features: Tensor, labels: Tensor, temperature: float = 0.1) -> Tenso
     unit = F.normalize(features.float(), dim=-1, eps=1e-6)  # (B, D)
     with torch.autocast(features.device.type, enabled=False):
         similarity = unit @ unit.T / temperature  # (B, B)
-    self_pair = torch.eye(len(labels), dtype=torch.bool, device=labels.device)
-    log_prob = similarity.masked_fill(self_pair, -torch.inf).log_softmax(dim=-1)  # (B, B)
-    positive = (labels[:, None] == labels[None, :]) & ~self_pair  # (B, B)
+    left_out = torch.eye(len(labels), dtype=torch.bool, device=labels.device)  # (B, B)
+    if known is not None:
+        left_out = left_out | ~(known[:, None] & known[None, :])
+    log_prob = similarity.masked_fill(left_out, -torch.inf).log_softmax(dim=-1)  # (B, B)
+    positive = (labels[:, None] == labels[None, :]) & ~left_out  # (B, B)
     return -log_prob.masked_fill(~positive, 0.0).sum() / positive.sum().clamp(min=1)

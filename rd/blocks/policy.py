@@ -27,13 +27,6 @@ class PolicyNetwork(nn.Module):
         return self.layers(state)
 
 
-def reference_mask(table: Tensor, emotion: Tensor) -> Tensor:
-    """Which intents Table 1 allows. table (E, I) bool, emotion (B,) -> (B, I). ValueError if an emotion allows none."""
-    if not table.any(dim=-1).all():
-        raise ValueError("every emotion needs at least one reference intent")
-    return table[emotion]
-
-
 def behaviour(first: Tensor, mask: Tensor, explore: float) -> Tensor:
     """mu: Intent_first within the reference set, mixed with a uniform over it. first (B, I), mask (B, I) -> (B, I).
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -54,13 +55,21 @@ class Batch:
         """(B, L) True at words."""
         return self.source != Vocabulary.PAD
 
+    @cached_property
+    def said(self) -> tuple[Tensor, Tensor]:
+        """Rows and places (M,) of the words of the gold replies."""
+        return (self.target != Vocabulary.PAD).nonzero(as_tuple=True)
+
     def unlabelled(self) -> Batch:
         """What a model may see when it answers: no gold reply or what it led to, no gold emotion, no gold intent."""
         return replace(self, target=None, target_ext=None, emotion=None, intent=None, after=None)
 
     def to(self, device: torch.device | str) -> Batch:
-        """The same batch with its tensors on `device`."""
-        return Batch(**{f.name: _moved(getattr(self, f.name), device) for f in fields(self)})
+        """The same batch with its tensors on `device`. `said` comes along: there it would have to be waited for."""
+        there = Batch(**{f.name: _moved(getattr(self, f.name), device) for f in fields(self)})
+        if self.target is not None:
+            there.__dict__["said"] = tuple(_moved(index, device) for index in self.said)
+        return there
 
 
 def _moved(value: Any, device: torch.device | str) -> Any:

@@ -98,7 +98,12 @@ class ERA(nn.Module):
         return (h + mixed if self.residual else mixed) * known[..., None]
 
     def encode_by_length(self, pieces: WordPieces, size: int = 16) -> Tensor:
-        """`encode` of turns in groups of like length, each padded to its own longest only: (B, L, Db)."""
+        """`encode` of turns in groups of like length, each padded to its own longest only: (B, L, Db).
+
+        On a GPU all in one: it would have to be waited for to know their lengths.
+        """
+        if not pieces.ids.is_cpu:
+            return self.encode(pieces)
         lengths, words = pieces.attention.sum(1), pieces.mask.sum(1)
         order, found = lengths.argsort(), []
         for rows in order.split(size):

@@ -10,7 +10,7 @@ from rd.blocks.attention import Attention
 from rd.blocks.diffusion import Diffusion, normal_like
 from rd.blocks.latent import ConditionalVAE
 from rd.blocks.parts import mean
-from rd.blocks.policy import MovingBaseline, PolicyNetwork, behaviour, masked_policy, reference_mask
+from rd.blocks.policy import MovingBaseline, PolicyNetwork, behaviour, masked_policy
 from rd.config import ModelConfig
 from rd.labels import EMOTIONS, INTENTS, POSITIVE
 
@@ -105,7 +105,10 @@ class Sampling(nn.Module):
     """The policy M_p over the reference intents of the emotion (Sec. 3.3.1, Action)."""
 
     def __init__(self, config: ModelConfig, reference: Tensor) -> None:
+        """reference (E, I): the intents that each emotion allows. ValueError if one allows none."""
         super().__init__()
+        if not reference.any(-1).all():
+            raise ValueError("every emotion needs at least one reference intent")
         self.explore = config.explore
         self.policy = PolicyNetwork(config.width, intents=len(INTENTS))
         self.baseline = MovingBaseline()
@@ -115,7 +118,7 @@ class Sampling(nn.Module):
         self, state: Tensor, emotion: Tensor, first: Tensor, generator: torch.Generator | None = None
     ) -> Sampled:
         """state (B, D), emotion (B,), Intent_first (B, I) -> the action: drawn from mu in training, argmax pi else."""
-        allowed = reference_mask(self.reference, emotion)
+        allowed = self.reference[emotion]  # (B, I)
         log_pi = masked_policy(self.policy(state), allowed)
         mu = behaviour(first, allowed, self.explore)
         drawn = torch.multinomial(mu, 1, generator=generator)[:, 0] if self.training else log_pi.argmax(-1)

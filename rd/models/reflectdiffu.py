@@ -96,9 +96,8 @@ class ReflectDiffu(Responder):
         """L_em (eq. 20) and L_twice (eq. 10, with the noise and policy terms: papers/errata.md), each by its weight."""
         notes, config = context.notes, self.config
         q, felt = everyone(notes["q"]), everyone(batch.emotion)
-        known = felt != UNLABELLED  # else samples without a label would be pulled together
         emotion = {
-            "contrast": nt_xent(q[known], felt[known], config.temperature),
+            "contrast": nt_xent(q, felt, config.temperature, known=felt != UNLABELLED),
             "emotion": label_loss(notes["emotion"], batch.emotion),
         }
         twice = {"intent": label_loss(notes["final"], batch.intent)}
