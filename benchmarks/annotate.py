@@ -14,8 +14,6 @@ import argparse
 import json
 import os
 import random
-import re
-import resource
 import subprocess
 import sys
 import tempfile
@@ -27,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from rd.annotation.files import Job, annotate_file
+from rd.memory import peak_mb
 from rd.pipeline import Pipeline
 from rd.provenance import provenance
 from rd.run import save_json
@@ -106,13 +105,6 @@ def measure(way: str, source: Path, out: Path, given: argparse.Namespace) -> dic
     clock, own = (max(third - second, 1e-9) for second, third in zip(*times[1:], strict=True))
     asked = report.get("asked", 0)
     return {"seconds": clock, "own_seconds": own, "before_mb": before, "peak_mb": peak_mb(), "asked": asked}
-
-
-def peak_mb() -> float:
-    """Largest resident memory of this process. Linux' ru_maxrss begins with that of the parent, VmHWM does not."""
-    status = Path("/proc/self/status")
-    found = re.search(r"VmHWM:\s*(\d+) kB", status.read_text()) if status.is_file() else None
-    return int(found[1]) / 1024 if found else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 def row(way: str, turns: int, folder: Path, given: argparse.Namespace, more: dict[str, Any]) -> dict[str, Any]:

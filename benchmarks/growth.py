@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import resource
 import subprocess
 import sys
 import tempfile
@@ -109,7 +108,9 @@ def main() -> None:
     torch.set_num_threads(given.threads)
     if given.one:
         taken = work(given.one[0], int(given.one[1]))
-        print(json.dumps({"seconds": taken, "peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}))
+        from rd.memory import peak_mb
+
+        print(json.dumps({"seconds": taken, "peak": peak_mb()}))
         return
     from rd.provenance import provenance
     from rd.publish import publish, publish_figure

@@ -6,8 +6,8 @@ Each command runs in a process of its own, on made-up dialogues of a few seconds
 - "rename": at the n-th start it is killed (SIGKILL) at the n-th time that it puts a file in place, now just before, now
   just after, until it gets through;
 - "random": it is killed at random moments of its work, up to --kills times, then let through; --rounds times.
-Compared are the names of all files that are left and their bytes; in JSON dates and durations are left out, of a state
-its tensors and numbers are taken, of a database its ratings without their times.
+Compared are the names of all files that are left and their bytes; in JSON dates, durations and memory are left out, of
+a state its tensors and numbers are taken, of a database its ratings without their times.
 """
 
 from __future__ import annotations
@@ -301,7 +301,7 @@ def _content(path: Path) -> Any:
 
 def _timeless(value: Any) -> Any:
     if isinstance(value, dict):
-        return {key: _timeless(part) for key, part in value.items() if key not in ("date", "seconds")}
+        return {key: _timeless(part) for key, part in value.items() if key not in ("date", "seconds", "peak_mb")}
     return value
 
 

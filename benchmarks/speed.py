@@ -33,9 +33,10 @@ from synthetic import CACHED, REPLY, build, synthetic, vocabulary
 from torch import Tensor
 
 from rd.config import Config
-from rd.data.batch import Batch, Batches, shuffled
+from rd.data.batch import STRIDE, Batch, Batches, shuffled
 from rd.data.text import Vocabulary
 from rd.generate import Decode, generate
+from rd.prefetch import makers
 from rd.provenance import provenance
 from rd.publish import publish
 from rd.responder import Responder
@@ -49,20 +50,6 @@ PLAIN, WHOLE = "transformer", "reflectdiffu"
 Answer = Callable[[Sequence[Batch]], list[list[int]]]  # batches -> their replies
 
 
-class Timed:
-    """The batches of an epoch; notes when each is asked for."""
-
-    def __init__(self, batches: Batches, order: list[int]) -> None:
-        self.batches, self.order, self.asked = batches, order, []
-
-    def __len__(self) -> int:
-        return len(self.order)
-
-    def __getitem__(self, i: int) -> Batch:
-        self.asked.append(time.perf_counter())
-        return self.batches[self.order[i]]
-
-
 def training(name: str, config: Config, data: tuple, steps: int, naive: bool = False) -> float:
     """Examples per second, the first steps left out."""
     examples, collate = data
@@ -70,18 +57,19 @@ def training(name: str, config: Config, data: tuple, steps: int, naive: bool = F
     if naive:
         order = np.random.default_rng(0).permutation(len(examples))
         cut = [order[i : i + size].tolist() for i in range(0, len(order) - size + 1, size)]
-        batches = Batches(examples, collate, size, cut)
     else:
-        batches = shuffled(examples, collate, size, 0, 0)
-    timed = Timed(batches, [i % len(batches) for i in range(whole)])
+        cut = shuffled(examples, collate, size, 0, 0).order
+    cut, began = [cut[i % len(cut)] for i in range(whole)], []
+    batches = Batches(examples, collate, size, cut, 1 if naive else STRIDE)
     model = build(name, config, collate.vocab)
+    model.register_forward_pre_hook(lambda *_: began.append(time.perf_counter()))  # the loop begins a step with it
     if naive:
         model.taught = MethodType(naive_taught, model)
     train = replace(config.train, steps=whole, precision="fp32" if naive else config.train.precision, patience=10**9)
     with tempfile.TemporaryDirectory() as out:
-        fit(model, lambda epoch: timed, lambda _: {"score": 0.0}, train, Path(out), progress="naive" if naive else name)
-    taken = [len(batches.order[timed.order[i]]) for i in range(WARM_UP, whole - 1)]
-    return sum(taken) / (timed.asked[whole - 1] - timed.asked[WARM_UP])
+        more = {"progress": "naive" if naive else name, "workers": makers()}
+        fit(model, lambda epoch: batches, lambda _: {"score": 0.0}, train, Path(out), **more)
+    return sum(map(len, cut[WARM_UP : whole - 1])) / (began[whole - 1] - began[WARM_UP])
 
 
 def answering(answer: Answer, batches: Sequence[Batch], words: int | None = LONG) -> float:

@@ -8,6 +8,10 @@ from __future__ import annotations
 
 import ctypes
 import os
+import re
+import resource
+import sys
+from pathlib import Path
 from typing import Any
 
 _TRIM_THRESHOLD, _TOP_PAD, _MMAP_MAX = -1, -2, -4  # source: malloc.h
@@ -32,6 +36,18 @@ def return_freed_memory() -> bool:
     """
     trim = _function("malloc_trim")
     return trim is not None and bool(trim(0))
+
+
+def peak_mb() -> float:
+    """The most memory that this process has held so far, in units of 2^20 bytes.
+
+    Linux' ru_maxrss begins with that of the parent, VmHWM does not.
+    """
+    status = Path("/proc/self/status")
+    if status.exists():
+        return int(re.search(r"VmHWM:\s+(\d+) kB", status.read_text())[1]) / 1024
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return most / (2**20 if sys.platform == "darwin" else 1024)
 
 
 def few_kernels(most: int = 16) -> None:

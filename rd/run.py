@@ -30,7 +30,7 @@ from rd.files import crc32, replace_text
 from rd.inputs import prepare
 from rd.knowledge.knowledge import Knowledge
 from rd.locks import locked
-from rd.memory import keep_freed_memory
+from rd.memory import keep_freed_memory, peak_mb
 from rd.models.bert import load_bert
 from rd.models.reflectdiffu import ReflectDiffu
 from rd.models.transformer import Transformer
@@ -106,6 +106,9 @@ def train_run(
         trained = train_stages(model, inputs, config, out, resume, name, runs_bert(name, config))
         trained["parameters"] = sum(p.numel() for p in model.parameters())
         trained |= {"processes": count()} if count() > 1 else {}
+        trained["peak_mb"] = round(peak_mb())  # since this process began
+        if torch.cuda.is_available():
+            trained["peak_gpu_mb"] = round(torch.cuda.max_memory_allocated() / 2**20)
         by_main(lambda: save_json(out / FINISHED, {**facts, **trained}))  # written last: it marks the end
     return model
 

@@ -16,6 +16,7 @@ from rd.data.batch import Batch, in_order, shuffled
 from rd.files import replace_file, replace_text
 from rd.inputs import Inputs
 from rd.metrics import perplexity
+from rd.prefetch import makers
 from rd.processes import by_main, spread
 from rd.responder import Responder
 from rd.train import fit
@@ -82,7 +83,7 @@ def _stage(model: Responder, inputs: Inputs, config: TrainConfig, out: Path, res
     def batches(epoch: int):
         return shuffled(inputs.examples["train"], inputs.collate, config.batch, config.seed, epoch)
 
-    return fit(model, batches, validator(inputs), config, out, resume, progress=name)
+    return fit(model, batches, validator(inputs), config, out, resume, progress=name, workers=makers())
 
 
 def _begin_final(folder: Path, steps: int) -> None:

@@ -26,8 +26,9 @@ from rd.config import TrainConfig
 from rd.errors import UserError
 from rd.files import append, replace_text
 from rd.memory import keep_freed_memory, return_freed_memory
+from rd.prefetch import ahead
 from rd.processes import bar, by_main, count, index
-from rd.step import autocast, own_part, update
+from rd.step import autocast, update
 
 
 class TrainingError(UserError):
@@ -51,10 +52,12 @@ def fit(
     resume: bool = False,
     progress: str = "train",
     log_every: int = 50,
+    workers: int = 0,
 ) -> list[dict[str, Any]]:
     """Train to early stopping on validate()["score"] (lower is better) or config.steps; best weights end in `model`.
 
     Writes out/history.jsonl, out/best.safetensors and out/state.pt. Returns the history.
+    workers: processes that make batches ahead (`rd.prefetch`).
     Raises TrainingError for a loss that is not finite, UserError where there is a run already and `resume` is off, and
     for batches that several processes cannot share.
     """
@@ -82,14 +85,14 @@ def fit(
         state |= _load(out / "state.pt", model, optimizer)
     history = _History(out / "history.jsonl", state["step"])
     width = getattr(getattr(model, "config", None), "width", 300)
-    per_epoch, order, began = len(batches(0)), None, time.monotonic()
+    per_epoch, made, began = len(batches(0)), None, time.monotonic()
     shown = tqdm(total=config.steps, initial=state["step"], desc=progress, **bar())
     try:
         while state["step"] < config.steps and state["stale"] < config.patience:
             epoch, place = divmod(state["step"], per_epoch)
-            if order is None or place == 0:
-                order = batches(epoch)
-            batch, part = own_part(order, place)
+            if made is None or place == 0:
+                made = ahead(batches(epoch), place, workers)
+            batch, part = next(made)
             batch = batch.to(accelerator.device)
             rate = learning_rate(config, state["step"] + 1, width)
             terms = update(wrapped, batch, part, optimizer, rate, config, state["step"], accelerator)

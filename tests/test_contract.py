@@ -261,6 +261,22 @@ def test_same_seed_same_history_and_resumed_is_uninterrupted(case, tmp_path):
         assert_same_run(tmp_path / "whole", tmp_path / f"killed{at}")
 
 
+@pytest.mark.filterwarnings("ignore:This DataLoader will create")
+def test_batches_made_ahead_by_other_processes_are_the_same(tmp_path):
+    """Three epochs; and begun without, gone on in mid-epoch with them, while the process' own chance stays."""
+    settings = train_config(validate_every=12)
+    fit(tiny("transformer"), epochs(), validate, settings, tmp_path / "whole", log_every=2)
+    torch.manual_seed(5)
+    before = torch.get_rng_state()
+    fit(tiny("transformer"), epochs(), validate, settings, tmp_path / "ahead", log_every=2, workers=2)
+    assert torch.equal(torch.get_rng_state(), before)
+    with pytest.raises(Killed):
+        fit(tiny("transformer"), stopping(8), validate, settings, tmp_path / "killed", log_every=2)
+    fit(tiny("transformer"), epochs(), validate, settings, tmp_path / "killed", resume=True, log_every=2, workers=1)
+    for run in ("ahead", "killed"):
+        assert_same_run(tmp_path / "whole", tmp_path / run)
+
+
 def test_each_step_has_its_own_chance_from_seed_and_step_alone(tmp_path):
     drawn = {}
     for run, (seed, elsewhere) in enumerate([(0, 1), (0, 2), (5, 1)]):

@@ -12,7 +12,7 @@ FLOORS = [
     {"kept", "locks"},
     {"data", "blocks", "checkpoint"},
     {"responder", "step"},
-    {"models", "baselines"},
+    {"models", "baselines", "prefetch"},
     {"train", "generate", "metrics", "neural_scores"},
     {"annotation", "evaluate_metric", "knowledge", "provenance", "settings"},
     {"inputs"},

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -33,6 +34,19 @@ print(int(kept and return_freed_memory()), before - resident())
 """
 
 
+PEAK = """
+import torch
+from rd.memory import peak_mb
+def resident():
+    return int(open("/proc/self/statm").read().split()[1]) / 256  # MiB
+before = max(resident(), peak_mb())
+large = torch.ones(2**26)
+there = resident()
+del large
+print(peak_mb() - there, there - before, peak_mb() - resident())
+"""
+
+
 def faults(how: str) -> tuple[int, int]:
     """(whether memory was kept, page faults of twenty large tensors)."""
     out = subprocess.run([sys.executable, "-c", FAULTS, how], capture_output=True, text=True, check=True).stdout
@@ -53,3 +67,10 @@ def test_what_is_free_can_be_returned() -> None:
     if not given:
         pytest.skip("the C library is not glibc")
     assert less > 200  # of 256 MiB
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="reads what Linux tells")
+def test_the_peak_is_what_was_resident_and_stays() -> None:
+    out = subprocess.run([sys.executable, "-c", PEAK], capture_output=True, text=True, check=True).stdout
+    over, large, given_back = map(float, out.split())
+    assert abs(over) < 8 and large > 240 and given_back > 240

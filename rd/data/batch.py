@@ -64,20 +64,28 @@ class Batch:
         """What a model may see when it answers: no gold reply or what it led to, no gold emotion, no gold intent."""
         return replace(self, target=None, target_ext=None, emotion=None, intent=None, after=None)
 
+    def pin_memory(self) -> Batch:
+        """The same batch where a GPU can fetch it by itself; what makes batches ahead asks for it."""
+        return self._each(lambda tensor: tensor.pin_memory())
+
     def to(self, device: torch.device | str) -> Batch:
         """The same batch with its tensors on `device`. `said` comes along: there it would have to be waited for."""
-        there = Batch(**{f.name: _moved(getattr(self, f.name), device) for f in fields(self)})
+        if torch.device(device).type == "cuda" and self.source.is_cpu:
+            return self.pin_memory()._each(lambda tensor: tensor.to(device, non_blocking=True))  # so nobody waits
+        return self._each(lambda tensor: tensor.to(device))
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> Batch:
+        made = Batch(**{f.name: _changed(getattr(self, f.name), change) for f in fields(self)})
         if self.target is not None:
-            there.__dict__["said"] = tuple(_moved(index, device) for index in self.said)
-        return there
+            made.__dict__["said"] = tuple(map(change, self.said))
+        return made
 
 
-def _moved(value: Any, device: torch.device | str) -> Any:
-    """A tensor, or a named tuple of them, on the device; anything else as it is."""
+def _changed(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
+    """A tensor, or each of a named tuple of them, changed; anything else as it is."""
     if isinstance(value, Tensor):
-        goes = torch.device(device).type == "cuda" and value.device.type == "cpu"
-        return (value.pin_memory() if goes else value).to(device, non_blocking=True)  # only then nobody waits
-    return type(value)(*(_moved(v, device) for v in value)) if isinstance(value, tuple) else value
+        return change(value)
+    return type(value)(*(_changed(v, change) for v in value)) if isinstance(value, tuple) else value
 
 
 @dataclass(frozen=True)
