@@ -72,6 +72,30 @@ def test_the_output_alone_is_that_with_weights_and_nothing_where_there_is_nothin
             assert_close(found[1], ours.output.bias.expand(T, D))
 
 
+def test_the_kernel_that_a_gpu_trains_with_has_the_same_gradients_and_drops_weights():
+    """Called here on the CPU, which has a slow form of it; a row that sees nothing moves nothing."""
+    ours = Attention(D, HEADS, dropout=0.0).train()
+    randomise(ours)
+    query, memory, mask = torch.randn(B, T, D), torch.randn(B, S, D, requires_grad=True), torch.rand(B, T, S) < 0.5
+    mask[1] = False
+
+    def fused() -> torch.Tensor:
+        split = ours._split(ours.query(query))
+        return ours._joined(ours._fused(split, ours.keys(memory), mask), mask)
+
+    way, plain = torch.randn(B, T, D), ours(query, ours.keys(memory), mask)[0]
+    leaves = [memory, *ours.parameters()]
+    found, expected = (torch.autograd.grad((x * way).sum(), leaves) for x in (fused(), plain))
+    assert_close(found, expected)
+    assert not found[0][1].any()
+    ours.dropout.p = 0.4
+    with torch.no_grad():
+        draws = torch.stack([fused() for _ in range(4000)])
+    assert len(draws.unique(dim=0)) > 1000
+    error = draws.std(0) / len(draws) ** 0.5
+    assert bool(((draws.mean(0) - plain.detach()).abs() <= 5 * error + 1e-5).all())
+
+
 def test_attention_with_a_mask_of_its_own_for_each_place_is_torchs_sdpa():
     ours = Attention(D, HEADS)
     randomise(ours)

@@ -54,15 +54,21 @@ class Attention(nn.Module):
         return self._mixed(weights, keys[1], mask), mean
 
     def read(self, query: Tensor, keys: tuple[Tensor, Tensor], mask: Tensor | None = None) -> Tensor:
-        """The output of `forward` alone. Outside training torch's fused kernel makes it: no (B, heads, T, S) is stored.
+        """The output of `forward` alone, by torch's fused kernel: no (B, heads, T, S) is stored.
 
         In training the weights are dropped out at random, for which a CPU has no such kernel.
         """
         query = self._split(self.query(query))
-        if self.training:
+        if self.training and query.is_cpu:
             return self._mixed(weigh(query, keys[0], mask), keys[1], mask)
-        where = None if mask is None else mask[:, None]  # (B, 1, 1 or T, S)
-        return self._joined(F.scaled_dot_product_attention(query, *keys, attn_mask=where), mask)
+        return self._joined(self._fused(query, keys, mask), mask)
+
+    def _fused(self, query: Tensor, keys: tuple[Tensor, Tensor], mask: Tensor | None) -> Tensor:
+        """query (B, heads, T, d) -> (B, heads, T, d)."""
+        if mask is not None and self.training:  # a row that may look nowhere looks everywhere: else gradients are NaN
+            mask = mask | ~mask.any(-1, keepdim=True)
+        mask = None if mask is None else mask[:, None]  # (B, 1, 1 or T, S)
+        return F.scaled_dot_product_attention(query, *keys, mask, self.dropout.p if self.training else 0.0)
 
     def _mixed(self, weights: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
         """weights (B, heads, T, S), value (B, heads, S, d) -> output (B, T, D)."""
