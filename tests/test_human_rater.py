@@ -9,7 +9,8 @@ from human_study import OTHERS, OURS, corpus, run, study
 
 from rd.cli import main
 from rd.errors import UserError
-from rd.human.export import export, label_config, tasks
+from rd.human.export import TIE, export, label_config, tasks
+from rd.human.filled import read_sheet
 from rd.human.guidelines import ASPECTS, CHOICES, folded
 from rd.human.rater import pair_html, rater
 from rd.human.session import Session, given, take_seat
@@ -125,13 +126,68 @@ def test_export_is_label_studios_form(tmp_path):
 
 def test_guidelines_are_escaped_in_xml(monkeypatch):
     monkeypatch.setattr("rd.human.export.guidelines", lambda: {"empathy": 'is a < b & "c"?'})
-    header = ElementTree.fromstring(label_config()).find("Header")
+    header = ElementTree.fromstring(label_config()).findall("Header")[1]  # after what is to be done
     assert header.get("value") == 'empathy: is a < b & "c"?'
 
 
 def test_nothing_rated_is_a_plain_task(tmp_path):
     with Store(study(tmp_path, count=2)) as store:
         assert all(set(task) == {"data"} for task in tasks(store, "r1"))
+
+
+def labelled_study(tmp_path, change=lambda tasks: None):
+    """(study, file as Label Studio exports it: r2 has rated one pair abt and skipped another)."""
+    folder = study(tmp_path)
+    with Store(folder) as store:
+        exported = tasks(store, "r2")
+    first = [
+        {"type": "pairwise", "from_name": "empathy", "to_name": "empathy", "value": {"selected": "left"}},
+        {"type": "pairwise", "from_name": "relevance", "to_name": "relevance", "value": {"selected": "right"}},
+        {"type": "choices", "from_name": "fluency_tie", "to_name": "context", "value": {"choices": [TIE]}},
+    ]
+    results = [{"was_cancelled": False, "result": first}, {"was_cancelled": True, "result": first[:1]}]
+    exported = [{"id": i, "annotations": results[i : i + 1], **task} for i, task in enumerate(exported)]
+    change(exported)
+    (tmp_path / "back.json").write_text(json.dumps(exported))
+    return folder, tmp_path / "back.json"
+
+
+def test_what_label_studio_exports_is_read(tmp_path):
+    folder, file = labelled_study(tmp_path)
+    with Store(folder) as store:
+        first = store.sheet("r2")[0].pair
+        assert read_sheet(file, store, "Ann") == {"new": 3, "known": 0, "empty": 57}
+        assert given(store, "r2") == dict(zip([(first, aspect) for aspect in ASPECTS], CHOICES))
+        assert read_sheet(file, store, "Ann")["known"] == 3
+
+
+@pytest.mark.parametrize(
+    ("change", "what"),
+    [
+        (lambda t: t[0]["annotations"][0]["result"][2].update(from_name="empathy_tie"), "A and tie are both marked"),
+        (lambda t: t[0]["annotations"].append(t[0]["annotations"][0]), "annotated 2 times"),
+        (lambda t: t[0].pop("annotations"), "not JSON-MIN"),
+        (lambda t: t[0]["data"].update(rater=1), "no string"),
+        (lambda t: t[0]["annotations"][0]["result"][0]["value"].update(selected="up"), "not a task of rd human export"),
+        (lambda t: t[0]["annotations"][0]["result"][2].update(from_name="tone_tie"), "'tone_tie'"),
+        (lambda t: t[1]["data"].update(t[0]["data"]), "task 2: pair p.. stands in .*task 1 already"),
+        (lambda t: t[0]["data"].update(reply_a="other"), "reply A is not the one"),
+        (lambda t: t.clear(), "no list of tasks"),
+    ],
+)
+def test_a_wrong_export_changes_nothing(tmp_path, change, what):
+    folder, file = labelled_study(tmp_path, change)
+    with Store(folder) as store:
+        with pytest.raises(UserError, match=what):
+            read_sheet(file, store, "Ann")
+        assert not given(store, "r2")
+
+
+def test_a_pair_rated_in_part_is_not_taken_for_done(tmp_path):
+    with Store(study(tmp_path)) as store:
+        Session(store, "r1").rate("empathy", "B")
+        first = tasks(store, "r1")[0]
+    assert "annotations" not in first and len(first["predictions"][0]["result"]) == 1
 
 
 def test_the_command_line(tmp_path, capsys):

@@ -20,7 +20,7 @@ def add(verbs: Any, verb: Callable[..., argparse.ArgumentParser]) -> None:
     made.add_argument("--seed", type=int, default=0)
     made.add_argument("--data", default="", metavar="DIR")
     read = verb(verbs, "read", _read, "a filled sheet into the database, checked line by line")
-    read.add_argument("sheet", metavar="SHEET.csv")
+    read.add_argument("sheet", metavar="SHEET", help="the sheet as CSV, or what Label Studio exported as JSON")
     read.add_argument("--into", required=True, dest="study", metavar="DB")
     read.add_argument("--name", required=True, help="the rater's; it stays in the database")
     for name, call, text in (

@@ -1,9 +1,10 @@
 """`rd human export`: the blinded sheets as tasks of Label Studio, with its Pairwise tag for each aspect.
 
 A Pairwise tag makes two Text tags its own (a second one would take their clicks away), so each aspect shows the replies
-anew. It knows left and right only: a tie is a Choices tag of one box below them. Ratings that stand in the database go
-along as annotations. Sides are those of each rater's sheet, so every rater has an own file of tasks. Nothing in them
-tells a system's or a rater's name.
+anew. It knows left and right only: a tie is a Choices tag of one box below them. A pair that is rated whole goes along
+as an annotation, one rated in part as a prediction: Label Studio takes every annotated task for done and never offers
+it again, while a prediction only fills the form in. Sides are those of each rater's sheet, so every rater has an own
+file of tasks. Nothing in them tells a system's or a rater's name. `rd.human.labelled` reads the results.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ from rd.run import save_json
 SIDES = {"A": "left", "B": "right"}
 REPLIES = ("reply_a", "reply_b")
 TIE = "neither is better"
+TASK = "Three times: click the better reply, or tick the box where neither is better. A second click takes it back."
+FRAME = "flex: 1; border: 1px solid #888; border-radius: 4px"  # an empty reply can be seen and clicked
 
 
 def export(store: Store, folder: Path) -> list[Path]:
@@ -37,6 +40,7 @@ def export(store: Store, folder: Path) -> list[Path]:
 def label_config() -> str:
     """The labelling interface: the context, then for each aspect its guideline, the two replies to click, a tie."""
     view = Xml.Element("View")
+    Xml.SubElement(view, "Header", value=TASK, size="5")
     Xml.SubElement(view, "Text", name="context", value="$context")
     for aspect, text in guidelines().items():
         Xml.SubElement(view, "Header", value=f"{aspect}: {text}", size="5")
@@ -44,7 +48,7 @@ def label_config() -> str:
         Xml.SubElement(view, "Pairwise", name=aspect, toName=",".join(names))
         beside = Xml.SubElement(view, "View", style="display: flex; gap: 1em")
         for name, reply in zip(names, REPLIES):
-            Xml.SubElement(Xml.SubElement(beside, "View", style="flex: 1"), "Text", name=name, value=f"${reply}")
+            Xml.SubElement(Xml.SubElement(beside, "View", style=FRAME), "Text", name=name, value=f"${reply}")
         box = Xml.SubElement(view, "Choices", name=f"{aspect}_tie", toName="context", choice="single")
         Xml.SubElement(box, "Choice", value=TIE)
     Xml.indent(view)
@@ -52,7 +56,7 @@ def label_config() -> str:
 
 
 def tasks(store: Store, rater: str) -> list[dict[str, Any]]:
-    """One task a pair in the rater's order; annotated where the rater has said something of it."""
+    """One task a pair in the rater's order, with what the rater has said of it."""
     chosen = given(store, rater)
     return [_task(pair, rater, chosen) for pair in store.sheet(rater)]
 
@@ -61,7 +65,11 @@ def _task(pair: Pair, rater: str, chosen: dict[tuple[str, str], str]) -> dict[st
     data = {"pair": pair.pair, "rater": rater, "context": pair.context, "reply_a": pair.a, "reply_b": pair.b}
     task: dict[str, Any] = {"data": data}
     if said := [(aspect, chosen[pair.pair, aspect]) for aspect in ASPECTS if (pair.pair, aspect) in chosen]:
-        task["annotations"] = [{"result": [_result(pair.pair, aspect, choice) for aspect, choice in said]}]
+        results = [_result(pair.pair, aspect, choice) for aspect, choice in said]
+        if len(said) == len(ASPECTS):
+            task["annotations"] = [{"result": results, "ground_truth": False}]  # else it is imported as true
+        else:
+            task["predictions"] = [{"result": results}]
     return task
 
 

@@ -1,4 +1,7 @@
-"""`rd human read`: a sheet that came back filled, checked line by line, into the database; all of it or nothing."""
+"""`rd human read`: a sheet that came back filled, checked line by line, into the database; all of it or nothing.
+
+A file that ends in .json is what Label Studio exported, and its tasks are the lines.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ from pathlib import Path
 from rd.data.jsonl import read_lines
 from rd.errors import UserError
 from rd.human.guidelines import ASPECTS
+from rd.human.labelled import labelled
 from rd.human.session import given, save_ratings, take_seat
 from rd.human.sheets import COLUMNS, plain
 from rd.human.store import Pair, Store
@@ -32,19 +36,17 @@ def read_sheet(path: str | Path, store: Store, name: str) -> dict[str, int]:
         )
     (rater,) = codes
     sheet, chosen, lines = {pair.pair: pair for pair in store.sheet(rater)}, {}, {}
-    for line, row in rows:
-        where, pair = f"{path}:{line}", row["pair"]
+    for where, row in rows:
+        pair = row["pair"]
         if pair in lines:
-            raise UserError(f"{where}: pair {pair} stands in line {lines[pair]} already; keep one")
-        lines[pair] = line
+            raise UserError(f"{where}: pair {pair} stands in {lines[pair]} already; keep one")
+        lines[pair] = where
         _check(where, row, sheet.get(pair))
         chosen |= {(pair, aspect): _choice(where, aspect, row[aspect]) for aspect in ASPECTS if row[aspect].strip()}
     before = given(store, rater)
     for (pair, aspect), choice in chosen.items():
         if before.get((pair, aspect), choice) != choice:
-            raise UserError(
-                f"{path}:{lines[pair]}: {aspect} is {choice} here and {before[pair, aspect]} in {store.path}"
-            )
+            raise UserError(f"{lines[pair]}: {aspect} is {choice} here and {before[pair, aspect]} in {store.path}")
     take_seat(store, name, rater)
     save_ratings(store, rater, chosen)
     old = len(before.keys() & chosen.keys())
@@ -55,8 +57,10 @@ def read_sheet(path: str | Path, store: Store, name: str) -> dict[str, int]:
     }
 
 
-def _rows(path: str | Path) -> tuple[list[str], list[tuple[int, dict[str, str]]]]:
-    """Header and (line, cells by name). Comma, semicolon or tab: spreadsheets of some countries write another one."""
+def _rows(path: str | Path) -> tuple[list[str], list[tuple[str, dict[str, str]]]]:
+    """Header and ("file:line", cells by name). Comma, semicolon or tab: some spreadsheets write another."""
+    if Path(path).suffix.lower() == ".json":
+        return list(COLUMNS), labelled(path)
     text = "\n".join(line for _, line in read_lines(path))
     mark = max(",;\t", key=text.partition("\n")[0].count)
     reader = csv.reader(io.StringIO(text), delimiter=mark, strict=True)
@@ -71,7 +75,7 @@ def _rows(path: str | Path) -> tuple[list[str], list[tuple[int, dict[str, str]]]
     for line, cells in rows[1:]:
         if any(cells) and len(cells) != len(header):
             raise UserError(f"{path}:{line}: {len(cells)} cells, and the header has {len(header)}")
-    return header, [(line, dict(zip(header, cells))) for line, cells in rows[1:] if any(cells)]
+    return header, [(f"{path}:{line}", dict(zip(header, cells))) for line, cells in rows[1:] if any(cells)]
 
 
 def _check(where: str, row: dict[str, str], pair: Pair | None) -> None:
