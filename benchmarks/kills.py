@@ -56,6 +56,7 @@ SETTINGS = """
 """.split()
 STEPS = 24
 BYTES = 3_000_000  # of each file to fetch
+PASSING = ("date", "seconds", "process_peak_mb", "gpu_peak_mb")  # in JSON: what no two runs share
 PRELOADED = ["rd.pipeline", "rd.llm.baseline", "rd.annotation.files", "torch._dynamo", "openai", "evaluate"]
 Facts = dict[str, str]  # what the commands need: paths, addresses
 
@@ -301,7 +302,11 @@ def _content(path: Path) -> Any:
 
 def _timeless(value: Any) -> Any:
     if isinstance(value, dict):
-        return {key: _timeless(part) for key, part in value.items() if key not in ("date", "seconds", "peak_mb")}
+        return {
+            key: _timeless(part)
+            for key, part in value.items()
+            if key not in ("date", "seconds", "process_peak_mb", "gpu_peak_mb")
+        }
     return value
 
 

@@ -27,7 +27,7 @@ from rd.train import fit
 
 
 def trained(name: str, config: Config, data: tuple, steps: int) -> tuple[torch.Tensor, torch.Tensor, float]:
-    """All weights before and after so many steps (N,), float32 on the CPU, and the mean loss of the last ten."""
+    """All weights before and after so many steps (N,), float32 on the CPU, and the mean loss of the last ten steps."""
     model = build(name, config, data[1].vocab)
     before = torch.nn.utils.parameters_to_vector(model.parameters()).detach().clone()
     settings = replace(config.train, steps=steps, patience=10**9, validate_every=10**9, save_every=10**9)
@@ -67,6 +67,8 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=50)
     parser.add_argument("--times", type=int, default=3)
     given = parser.parse_args()
+    if given.steps < 10 or given.steps % 10 or given.times < 2:
+        parser.error("--steps must be a multiple of 10, --times at least 2")
     facts = provenance()
     print(f"{facts['hardware']}, {facts['threads']} threads, code {facts['code']}, {facts['date']}")
     print(pd.DataFrame([spread(name, given.steps, given.times) for name in given.models]).to_string(index=False))

@@ -49,10 +49,12 @@ def check_protocol(corpus: Corpus, split: str) -> None:
 
 
 def begun(target: Path, run: Run, inputs: Inputs, *more: Any) -> Kept:
-    """What of `target` has been computed already, by these weights of this data. more: what else decides it."""
-    annotators = (run.folder / run.described.get("annotators", "none")).resolve()
-    weights = [run.folder / WEIGHTS, *sorted(annotators.rglob(WEIGHTS))]
-    return Kept(target, [run.described, inputs.corpus.sha256, [crc32(file) for file in weights], *more])
+    """What of `target` has been computed already, by these weights of this data here. more: what else decides it."""
+    weights = [run.folder / WEIGHTS]
+    if where := run.described.get("annotators"):
+        weights += sorted((run.folder / where).rglob(WEIGHTS))
+    here = [torch.__version__, str(device()), torch.get_num_threads()]  # another may round otherwise
+    return Kept(target, [run.described, inputs.corpus.sha256, [crc32(file) for file in weights], here, *more])
 
 
 def answer(
@@ -75,7 +77,7 @@ def answer(
     shared = columns(model, decode)
 
     def records(number: int) -> list[dict[str, Any]]:
-        generator = torch.Generator(device=device()).manual_seed(seed * 1_000_003 + number)
+        generator = torch.Generator(device=device()).manual_seed((seed * 1_000_003 + number) % 2**63)
         ((batch, context, replies),) = generate(model, [batches[number].to(device())], decode, generator, shared)
         named, found = _named(context.notes), []
         for i, (key, ids) in enumerate(zip(batch.ids, replies, strict=True)):
@@ -83,7 +85,7 @@ def answer(
             found.append({"id": key, "reply": reply, **{name: values[i] for name, values in named.items()}})
         return found
 
-    each = partial(kept.spread, "answers") if kept else spread
+    each = partial(kept.spread, f"answers-{size}") if kept else spread
     made = each(records, range(len(batches)), desc=f"answer {split}", disable=quiet)
     found = {row["id"]: row for rows in made for row in rows}
     return (found[example.id] for example in inputs.examples[split])
@@ -136,7 +138,7 @@ def likelihoods(
         return [(key, {k: v[i] for k, v in scored.items()}) for i, key in enumerate(batch.ids)]
 
     batches = in_order(inputs.examples[split], inputs.collate, size)
-    each = partial(kept.spread, "scores") if kept else spread
+    each = partial(kept.spread, f"scores-{size}") if kept else spread
     found = dict(pair for pairs in each(scores, batches, desc=f"score {split}") for pair in pairs)
     rows = [found[example.id] for example in inputs.examples[split]]
     exact = {"nll": np.float64, "words": np.int64}

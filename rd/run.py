@@ -106,9 +106,9 @@ def train_run(
         trained = train_stages(model, inputs, config, out, resume, name, runs_bert(name, config))
         trained["parameters"] = sum(p.numel() for p in model.parameters())
         trained |= {"processes": count()} if count() > 1 else {}
-        trained["peak_mb"] = round(peak_mb())  # since this process began
+        trained["process_peak_mb"] = round(peak_mb())  # of all that this process did
         if torch.cuda.is_available():
-            trained["peak_gpu_mb"] = round(torch.cuda.max_memory_allocated() / 2**20)
+            trained["gpu_peak_mb"] = round(torch.cuda.max_memory_allocated() / 2**20)
         by_main(lambda: save_json(out / FINISHED, {**facts, **trained}))  # written last: it marks the end
     return model
 
@@ -134,7 +134,7 @@ def _check_inputs(name: str, corpus: Corpus, config: Config, annotations: Any, k
 def _begin(out: Path, vocab: Vocabulary, described: dict[str, Any]) -> None:
     """Write vocabulary and config.json; figures of weights that are gone, or will move, go."""
     vocab.save(out / "vocabulary.json")
-    for pattern in (FINISHED, "metrics*.json", "samples*.jsonl", "scores*.csv", ".*.rows"):
+    for pattern in (FINISHED, "metrics*.json", "samples*.jsonl", "scores*.csv", ".*.rows*"):
         for stale in out.glob(pattern):
             stale.unlink()
     save_json(out / "config.json", {**described, "vocabulary": _check(out)})

@@ -1,7 +1,7 @@
 """Another device than the CPU, without one: on "meta" tensors have shapes and no values.
 
-So whatever waits for a value raises there (on a GPU it would stop the queue), and so does a tensor that was left, or
-made, on the CPU.
+So whatever waits for a value raises there (on a GPU it would stop the queue). Some operations take tensors of "meta"
+and of the CPU together; a watch on every operation refuses that, but for the CPU's single numbers, as a GPU would.
 """
 
 from __future__ import annotations
@@ -11,10 +11,23 @@ from contextlib import nullcontext
 import pytest
 import torch
 from made_up import CASES, batch, tiny
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 # These wait, a few times a step: EmpDG for the number of its step and for which words its players say, and
 # transformers' BERT to see whether its mask masks anything.
 FREE = [case for case in CASES if case not in ("empdg", "reflectdiffu with BERT")]
+
+
+class OneDevice(TorchDispatchMode):
+    """Raises where an operation gets tensors of several devices; copying from one to another may."""
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        given = [x for x in tree_leaves((args, kwargs)) if isinstance(x, torch.Tensor)]
+        devices = {x.device.type for x in given if x.dim() or x.device.type != "cpu"}
+        if len(devices) > 1 and "copy" not in func.name():
+            raise RuntimeError(f"{func.name()}: tensors on {sorted(devices)}")
+        return func(*args, **(kwargs or {}))
 
 
 @pytest.fixture(autouse=True)
@@ -30,15 +43,24 @@ def test_meta_tells_both_faults() -> None:
     for wait in (there.sum().item, there.tolist, there.any().__bool__, there.nonzero):
         with pytest.raises((RuntimeError, NotImplementedError)):
             wait()
-    with pytest.raises(RuntimeError):
-        there + torch.ones(2)
+    table, index = torch.ones(5, 3, device="meta"), torch.ones(2, dtype=torch.long)
+    for mix in (
+        lambda: there + torch.ones(2),
+        lambda: table[index],
+        lambda: torch.nn.functional.embedding(index, table),
+        lambda: table @ torch.ones(3, 2),
+        lambda: table.gather(0, torch.zeros(1, 3, dtype=torch.long)),
+    ):
+        with OneDevice(), pytest.raises(RuntimeError):
+            mix()
 
 
 @pytest.mark.parametrize("case", FREE)
 def test_a_step_forward_and_back_waits_for_no_value_and_stays_on_its_device(case: str) -> None:
     model, given = tiny(case).to("meta").train(), batch(8).to("meta")
-    terms = model(given)
-    sum(terms.values()).backward()
+    with OneDevice():
+        terms = model(given)
+        sum(terms.values()).backward()
     used = [weight for weight in model.parameters() if weight.grad is not None]
     assert used and {x.device.type for x in (*terms.values(), *(weight.grad for weight in used))} == {"meta"}
 
@@ -46,7 +68,7 @@ def test_a_step_forward_and_back_waits_for_no_value_and_stays_on_its_device(case
 @pytest.mark.parametrize("case", FREE)
 def test_a_word_is_answered_without_waiting(case: str) -> None:
     model, given = tiny(case).to("meta").eval(), batch(8).to("meta").unlabelled()
-    with torch.no_grad():
+    with torch.no_grad(), OneDevice():
         state = model.start(given, model.encode(given), model.columns())
         words = torch.ones(8, dtype=torch.long, device="meta")
         for _ in range(2):

@@ -95,6 +95,8 @@ def test_what_only_several_show(folders):
     shared = [[i, i % 2] for i in range(7)]  # each by one process, in order, on both
     assert [t["spread"] for t in told] == [shared, shared]
     assert [t["refused"] for t in told] == ["no room", "no room"]  # the main process' error is everyone's
+    assert [t["kept"] for t in told] == [[i * i for i in range(7)]] * 2
+    assert [t["made"] for t in told] == [[2, 4, 6], [3, 5]] and not [*folders[1].glob(".squares*")]
     first = [t["main first"] for t in told]  # alone; the second process finds the files of the first
     assert first == [[1, False, 6], [1, True, 6]]
     rows = (folders[1] / "alone/history.jsonl").read_text().splitlines()

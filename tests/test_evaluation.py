@@ -5,15 +5,17 @@ from dataclasses import replace
 from functools import partial
 
 import pytest
+import torch
 
 import rd.answering
 import rd.evaluation
 import rd.pipeline
-from rd.answering import shareable
+from rd.answering import begun, shareable
 from rd.data.corpus import Corpus, Dialogue, Turn
 from rd.errors import UserError
 from rd.evaluation import NEURAL, _neural_scores
 from rd.inputs import Inputs
+from rd.kept import Kept
 from rd.pipeline import evaluate_run
 from rd.run import load_run
 
@@ -34,7 +36,7 @@ def test_the_mini_corpus_is_free():
     assert list(shareable([repeated], replace(CORPUS, name="mini"))) == [repeated]
 
 
-def test_scores_by_large_networks_are_asked_for_and_a_missing_network_is_a_gap_with_its_reason(monkeypatch):
+def test_scores_by_large_networks_are_asked_for_and_a_missing_network_is_a_gap_with_its_reason(monkeypatch, tmp_path):
     turns = tuple(Turn(text) for text in ("I fell.", "Oh no!", "Twice.", "I'm sorry."))
     inputs = Inputs(Corpus("jsonl", {"test": (Dialogue("a", "sad", "", turns),)}), None, {}, None)
     found, notes = _neural_scores(inputs, "test", ["oh", "no"], None)
@@ -62,6 +64,27 @@ def test_scores_by_large_networks_are_asked_for_and_a_missing_network_is_a_gap_w
     assert shown[1] == ([["i fell ."], ["i fell .", "oh no !", "twice ."]], ["oh", "no"], NEURAL["gptscore"])
     _neural_scores(inputs, "test", ["oh", "no"], 1)
     assert shown[-1][1] == ["oh"]
+    given = (inputs, "test", ["oh", "no"], 0, Kept(tmp_path / "metrics.json", "weights"))
+    first, asked = _neural_scores(*given), len(shown)
+    assert first[0] == found and _neural_scores(*given) == first and len(shown) == asked  # kept; a gap is asked anew
+
+
+def test_results_of_other_weights_splits_seeds_or_threads_are_not_those_begun(small_run, tmp_path, monkeypatch):
+    run = load_run(shutil.copytree(small_run[1].run_folder("reflectdiffu"), tmp_path / "a" / "run"))
+    shutil.copytree(small_run[1].annotators_folder, tmp_path / "a" / "annotators")
+    inputs = Inputs(small_run[1].corpus, None, {}, None)
+
+    def check(*more):
+        return begun(run.folder / "metrics.json", run, inputs, *more).check
+
+    checks = [check("test"), check("valid"), check("test", 1)]
+    assert check("test") == checks[0]
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 77)
+    checks.append(check("test"))
+    for weights in (run.folder / "best.safetensors", tmp_path / "a/annotators/era/best.safetensors"):
+        weights.write_bytes(weights.read_bytes()[:-1] + b"?")
+        checks.append(check("test"))
+    assert len(set(checks)) == len(checks)
 
 
 def test_an_evaluation_goes_on_with_the_batch_that_a_kill_took(small_run, tmp_path, monkeypatch):

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+import rd.kept
 from rd.kept import Kept
 
 
@@ -82,6 +83,34 @@ def test_results_of_other_weights_kinds_and_targets_are_not_taken(tmp_path: Path
     again = Work()
     run(tmp_path / "out.json", again)  # "others" has driven them out
     assert again.made == ITEMS
+
+
+@pytest.mark.parametrize("name", ["a[1].jsonl", "out", "a*.jsonl", "a.jsonl"])
+def test_a_name_is_no_pattern(tmp_path: Path, name: str) -> None:
+    others = [tmp_path / other for other in {"a1.jsonl", "out.jsonl", "ab.jsonl", "a.jsonl", "out"} - {name}]
+    for target in (tmp_path / name, *others):
+        run(target, Work())
+    again = Work()
+    assert run(tmp_path / name, again) == WANT and not again.made
+    Kept(tmp_path / name, "weights").clear()
+    assert left(tmp_path) == sorted(f".{target.name}.squares.0.rows" for target in others)
+
+
+def test_a_full_disk_ends_the_work_and_leaves_what_was_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    append, room = rd.kept.append, [3]
+
+    def full(path: Path, data: bytes) -> None:
+        room[0] -= 1
+        if room[0] < 0:
+            raise OSError(28, "No space left on device", str(path))
+        append(path, data)
+
+    monkeypatch.setattr(rd.kept, "append", full)
+    with pytest.raises(OSError, match="No space left"):
+        run(tmp_path / "out", Work())
+    room[0] = 100
+    again = Work()
+    assert run(tmp_path / "out", again) == WANT and again.made == ITEMS[3:]
 
 
 def test_files_of_several_processes_are_gathered(tmp_path: Path) -> None:

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from rd.memory import peak_mb
+
 FAULTS = """
 import resource, sys, torch
 from rd.memory import keep_freed_memory
@@ -67,6 +69,12 @@ def test_what_is_free_can_be_returned() -> None:
     if not given:
         pytest.skip("the C library is not glibc")
     assert less > 200  # of 256 MiB
+
+
+def test_a_system_that_tells_no_peak_of_its_own_is_asked_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
+    own = peak_mb()
+    monkeypatch.setattr(Path, "read_text", lambda self: "Name: python\n")
+    assert peak_mb() >= own - 8  # ru_maxrss: at least as much, the parent's too
 
 
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="reads what Linux tells")

@@ -24,8 +24,9 @@ from rd.data.corpus import Corpus
 from rd.errors import UserError
 from rd.generate import Decode
 from rd.inputs import Inputs
+from rd.kept import Kept
 from rd.pipeline import evaluate_run
-from rd.processes import by_main, count, index, main_first, spread
+from rd.processes import alone, by_main, count, index, main_first, spread
 from rd.responder import Responder
 from rd.run import load_run, train_run
 from rd.stages import validator
@@ -104,11 +105,30 @@ def refuse() -> None:
     raise UserError("no room")
 
 
+def kept(folder: Path) -> tuple[list, list]:
+    """Seven squares, of which one process had made two before it was killed; and those that this process made."""
+    made: list[int] = []
+
+    def square(x: int) -> int:
+        made.append(x)
+        if len(made) == 3 and count() == 1:
+            raise UserError("killed")
+        return x * x
+
+    target, items = folder / "squares", [*range(7)]
+    by_main(lambda: alone(lambda: raised(lambda: Kept(target, 1).spread("of", square, items, disable=True), UserError)))
+    made.clear()
+    found = Kept(target, 1).spread("of", square, items, disable=True)
+    by_main(Kept(target, 1).clear)
+    return found, made
+
+
 def of_two(folder: Path) -> dict:
     """What only several processes can show, as this one saw it."""
     told, out = {"processes": count(), "index": index()}, folder / "alone"
     told["spread"] = spread(lambda x: [x, index()], [*range(7)], disable=True)
     told["refused"] = raised(lambda: by_main(refuse), UserError)
+    told["kept"], told["made"] = kept(folder)
     told["main first"] = main_first(lambda: [count(), out.exists(), train(tiny("transformer"), out)[-1]["step"]])
     poisoned = tiny("mtrs", dropout=0.0)
     loss = poisoned.loss

@@ -11,6 +11,8 @@ from torch.nn import functional as F
 
 from rd.blocks.dropout import Dropout
 
+EIGHT = 8  # bf16 kernels of GPUs with a mask want heads of a multiple of this; the paper's have 50 columns
+
 
 def weigh(query: Tensor, key: Tensor, mask: Tensor | None = None) -> Tensor:
     """softmax(QK/sqrt d), float32: query (B, heads, T, d), key (B, heads, S, d) -> (B, heads, T, S).
@@ -68,7 +70,11 @@ class Attention(nn.Module):
         if mask is not None and self.training:  # a row that may look nowhere looks everywhere: else gradients are NaN
             mask = mask | ~mask.any(-1, keepdim=True)
         mask = None if mask is None else mask[:, None]  # (B, 1, 1 or T, S)
-        return F.scaled_dot_product_attention(query, *keys, mask, self.dropout.p if self.training else 0.0)
+        dropout, width = self.dropout.p if self.training else 0.0, query.size(-1)
+        if self.training and width % EIGHT:  # else a GPU has no kernel for it: zeros add nothing
+            query, *keys = (F.pad(x, (0, -width % EIGHT)) for x in (query, *keys))
+        read = F.scaled_dot_product_attention(query, *keys, mask, dropout, scale=width**-0.5)
+        return read[..., :width]
 
     def _mixed(self, weights: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
         """weights (B, heads, T, S), value (B, heads, S, d) -> output (B, T, D)."""
