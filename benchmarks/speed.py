@@ -124,7 +124,7 @@ def uncached(model: Responder) -> Answer:
 def reverse(model: Responder, batch: Batch) -> float:
     """Seconds of eq. 7's chain from pure noise, both polarities, as answers draw its noise: once for all rows."""
     unit, notes = model.emu, model.encode(batch.unlabelled()).notes
-    predict = unit.denoiser.predictor(notes["first"].float())
+    predict = unit.denoiser.predictor(notes["first"].float(), unit.diffusion.steps)
     x = torch.randn_like(notes["split"])
     start = time.perf_counter()
     unit.diffusion.ddpm(x, unit.diffusion.steps - 1, predict, shared=True)

@@ -59,7 +59,7 @@ def test_without_the_noise_z_is_the_prior_s_mean_or_a_draw(case):
 
 def test_the_chain_s_predictor_is_the_denoiser(case):
     model, x, n, intent, _ = case
-    predict = model.predictor(intent)
+    predict = model.predictor(intent, 1 + int(n.max()))
     assert_close(predict(x, n), model(x, n, intent)[0], rtol=1e-4, atol=1e-5)
     for level in n.split(1):
         assert_close(predict(x, level), model(x, level.expand(4), intent)[0], rtol=1e-4, atol=1e-5)

@@ -86,10 +86,10 @@ class ConditionalVAE(nn.Module):
         state = condition + F.silu(self.decode(torch.cat([condition, z], dim=-1)))  # (P, B, H)
         return self.output(torch.cat([state, x], dim=-1)).float(), kl
 
-    def predictor(self, intent: Tensor) -> Predictor:
+    def predictor(self, intent: Tensor, levels: int) -> Predictor:
         """`forward` for a long chain under one intent (B, I): z is the mean of p, what no step changes is done once.
 
-        With z linear in the condition, prior and decoder are one product; x_n enters both layers that read it at once.
+        levels: of the noise, N; the chain visits some. With z linear in the condition, prior and decoder are one product; x_n enters both layers that read it at once.
         """
         width, hidden = self.width, self.output.weight.size(1) - self.width
         latent = self.prior.weight.size(2) // 2
@@ -99,10 +99,11 @@ class ConditionalVAE(nn.Module):
         bias = self.decode.bias + self.prior.bias[..., :latent] @ decode_z  # (P, 1, H)
         out, out_x = self.output.weight.split([hidden, width], dim=1)
         enter, given = torch.cat([from_x, out_x], 2), self.condition.bias + intent @ from_intent  # (P, B, H)
+        at = step_embedding(torch.arange(levels, device=intent.device), width) @ from_level  # (P, N, H)
 
         def predict(x: Tensor, n: Tensor) -> Tensor:
             entered, kept = (x @ enter).split([hidden, width], dim=-1)
-            condition = F.silu(entered + (given + step_embedding(n, width) @ from_level))  # (P, B, H)
+            condition = F.silu(entered + (given + at[:, n]))  # (P, B, H)
             state = condition + F.silu(torch.baddbmm(bias, condition, decode))
             return (kept + torch.baddbmm(self.output.bias, state, out)).float()
 

@@ -79,7 +79,7 @@ class MimicryUnit(nn.Module):
             if not self.training:  # answers repeat here too
                 generator = torch.Generator().manual_seed(0)
             with torch.no_grad():
-                steady = self.denoiser.predictor(first)
+                steady = self.denoiser.predictor(first, self.diffusion.steps)
                 return self.diffusion.ddpm(noised, start, steady, generator, shared=not self.training)
         return self.diffusion.ddim(noised, start, self.settings.chain_steps, predict)
 
