@@ -89,7 +89,8 @@ class ConditionalVAE(nn.Module):
     def predictor(self, intent: Tensor, levels: int) -> Predictor:
         """`forward` for a long chain under one intent (B, I): z is the mean of p, what no step changes is done once.
 
-        levels: of the noise, N; the chain visits some. With z linear in the condition, prior and decoder are one product; x_n enters both layers that read it at once.
+        levels: of the noise, N; the chain visits some. With z linear in the condition, prior and decoder are one
+        product; x_n enters both layers that read it at once.
         """
         width, hidden = self.width, self.output.weight.size(1) - self.width
         latent = self.prior.weight.size(2) // 2
