@@ -58,7 +58,8 @@ class Batch:
     @cached_property
     def said(self) -> tuple[Tensor, Tensor]:
         """Rows and places (M,) of the words of the gold replies."""
-        return (self.target != Vocabulary.PAD).nonzero(as_tuple=True)
+        with torch.inference_mode(False):  # it is kept, and may be trained with after it was scored
+            return (self.target != Vocabulary.PAD).nonzero(as_tuple=True)
 
     def unlabelled(self) -> Batch:
         """What a model may see when it answers: no gold reply or what it led to, no gold emotion, no gold intent."""
