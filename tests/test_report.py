@@ -14,7 +14,7 @@ from rd.figures import panels
 from rd.publish import publish, publish_figure
 from rd.report import PARTS, report
 
-HOSTILE = "<script>alert(1)</script>\"' onload=x {{ 7 * 7 }}"
+HOSTILE = "<script>alert(1)</script>\"' onload=x {{ 'xy' * 3 }}"
 
 
 class Page(HTMLParser):
@@ -60,7 +60,7 @@ def page(results):
 def test_texts_are_shown_and_do_nothing(page):
     assert not {"script", "iframe", "object", "embed", "link", "form"} & {tag for tag, _ in page.tags}
     assert not any(name.startswith("on") for _, attrs in page.tags for name in attrs)
-    assert page.text.count(HOSTILE) >= 8 and "49" not in page.text.replace("549", "")
+    assert page.text.count(HOSTILE) >= 8 and "xyxyxy" not in page.text
 
 
 def test_nothing_comes_from_outside(results, page):
