@@ -22,6 +22,7 @@ from rd.annotation.annotations import (
     load_annotators,
     load_tagger,
 )
+from rd.annotation.distil import is_trained
 from rd.annotation.view import View, view
 from rd.answering import answer, begun, check_protocol, likelihoods, shareable, split_inputs
 from rd.checkpoint import WEIGHTS
@@ -218,10 +219,7 @@ def open_tagger(run: Run, annotators: Path | None = None) -> Tagger | None:
 
 
 def _tagger(config: Config, annotators: Path) -> Tagger | None:
-    try:
-        return load_tagger(config.annotators, annotators)
-    except UserError:
-        return None
+    return load_tagger(config.annotators, annotators) if is_trained(annotators / "tagger") else None
 
 
 def evaluate_run(

@@ -83,6 +83,8 @@ def fit(
     state = {"step": 0, "best": math.inf, "stale": 0, "seconds": 0.0, "sums": {}}
     if resume and (out / "state.pt").exists():
         state |= _load(out / "state.pt", model, optimizer)
+        if state["best"] < math.inf and not (out / WEIGHTS).exists():
+            raise UserError(f"{out / WEIGHTS}: gone, and state.pt goes on after it; delete state.pt to train again")
     history = _History(out / "history.jsonl", state["step"])
     width = getattr(getattr(model, "config", None), "width", 300)
     per_epoch, made, began = len(batches(0)), None, time.monotonic()

@@ -261,6 +261,13 @@ def test_same_seed_same_history_and_resumed_is_uninterrupted(case, tmp_path):
         assert_same_run(tmp_path / "whole", tmp_path / f"killed{at}")
 
 
+def test_a_state_without_its_best_weights_is_refused(tmp_path):
+    fit(tiny("transformer"), epochs(), validate, train_config(), tmp_path)
+    (tmp_path / "best.safetensors").unlink()
+    with pytest.raises(UserError, match="best.safetensors: gone"):
+        fit(tiny("transformer"), epochs(), validate, train_config(), tmp_path, resume=True)
+
+
 @pytest.mark.filterwarnings("ignore:This DataLoader will create")
 def test_batches_made_ahead_by_other_processes_are_the_same(tmp_path):
     """Three epochs; and begun without, gone on in mid-epoch with them, while the process' own chance stays."""

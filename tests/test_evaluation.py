@@ -16,7 +16,7 @@ from rd.errors import UserError
 from rd.evaluation import NEURAL, _neural_scores
 from rd.inputs import Inputs
 from rd.kept import Kept
-from rd.pipeline import evaluate_run
+from rd.pipeline import evaluate_run, open_tagger
 from rd.run import load_run
 
 HEARD = "My aunt says the old red barn by the river burned down last night."
@@ -85,6 +85,16 @@ def test_results_of_other_weights_splits_seeds_or_threads_are_not_those_begun(sm
         weights.write_bytes(weights.read_bytes()[:-1] + b"?")
         checks.append(check("test"))
     assert len(set(checks)) == len(checks)
+
+
+def test_a_damaged_tagger_is_no_absent_one(small_run, tmp_path):
+    shutil.copytree(small_run[1].annotators_folder, tmp_path / "annotators")
+    run = load_run(small_run[1].run_folder("reflectdiffu"))
+    assert open_tagger(run, tmp_path / "annotators") is not None and open_tagger(run, tmp_path) is None
+    weights = tmp_path / "annotators/tagger/best.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"?")
+    with pytest.raises(UserError, match="tagger/best.safetensors: damaged"):
+        open_tagger(run, tmp_path / "annotators")
 
 
 def test_an_evaluation_goes_on_with_the_batch_that_a_kill_took(small_run, tmp_path, monkeypatch):
