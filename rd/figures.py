@@ -19,6 +19,7 @@ from IPython.display import HTML
 from matplotlib.figure import Figure
 
 from rd.data.corpus import Turn
+from rd.files import replace_file
 
 MARK = "background:#ffdf7e;color:#222;border-radius:3px;padding:0 .15em"
 ROLE = "display:inline-block;width:5em;color:#777"
@@ -128,5 +129,5 @@ def save(fig: Figure, folder: str | Path, name: str) -> Path:
     path = Path(folder) / "figures" / f"{name}.svg"
     path.parent.mkdir(parents=True, exist_ok=True)
     with mpl.rc_context({"svg.hashsalt": "rd"}):
-        fig.savefig(path, metadata={"Date": None})
+        replace_file(path, lambda beside: fig.savefig(beside, format="svg", metadata={"Date": None}))
     return path

@@ -33,6 +33,11 @@ def replace_text(path: Path, text: str) -> None:
     replace_file(path, lambda beside: Path(beside).write_text(text, encoding="utf-8"))
 
 
+def replace_csv(path: Path, table: Any, **settings: Any) -> None:
+    """`replace_file` with a pandas table, less its index. settings: of `to_csv`."""
+    replace_file(path, lambda beside: table.to_csv(beside, index=False, **settings))
+
+
 def crc32(data: bytes | Path, check: int = 0) -> int:
     """CRC-32 of bytes, or of a file: it tells a flipped bit or a lost end, and is three times as fast as SHA-256."""
     if isinstance(data, bytes):

@@ -30,6 +30,7 @@ from rd.data.batch import in_order
 from rd.data.corpus import Corpus, samples
 from rd.data.jsonl import read_objects
 from rd.data.text import normalise
+from rd.files import replace_csv
 from rd.inputs import Inputs
 from rd.labels import EMOTIONS, INTENTS
 from rd.pipeline import Pipeline, scored, with_corpus
@@ -106,8 +107,8 @@ def _keep(desk: Pipeline, name: str, make: Callable[[], Any], gaps: list[str]) -
         return
     table, facts = made
     file.parent.mkdir(parents=True, exist_ok=True)
-    table.to_csv(file, index=False, float_format="%.4f")
     save_json(file.with_suffix(".json"), provenance(**facts, corpus=desk.corpus.name, data=desk.corpus.sha256))
+    replace_csv(file, table, float_format="%.4f")  # last: where it is, nothing is made again
 
 
 def _intents(desk: Pipeline, annotators: Path) -> tuple[pd.DataFrame, dict[str, Any]] | str:

@@ -6,7 +6,8 @@
 `folder` is results/<preset>. `publish` writes tables/<name>.csv (numbers as they are), .md, .tex (booktabs) and .json
 (caption, columns, cells as shown, notes: what `rd.report` reads); `publish_figure` figures/<name>.svg, .json, and .csv
 where its data are given. notes: footnotes, one line each: why a cell is a dash, and where the numbers come from.
-Texts are escaped for their form: a cell shows what it holds and does nothing.
+Each file is whole or absent, and the .json comes last. Texts are escaped for their form: a cell shows what it holds and
+does nothing.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from matplotlib.figure import Figure
 
 from rd.errors import UserError
 from rd.figures import save
+from rd.files import replace_csv, replace_text
 from rd.tables import DASH
 
 LONG = 36  # characters: a column with a longer cell is broken into lines in LaTeX
@@ -53,12 +55,12 @@ def publish(
     """
     target, notes = _target(folder, "tables", name), list(notes)
     cells = written(table if shown is None else shown, digits)
-    table.to_csv(target.with_suffix(".csv"), index=False)
-    target.with_suffix(".tex").write_text(latex(cells, caption, notes, name), encoding="utf-8")
-    _describe(target, caption, notes, columns=list(cells.columns), rows=cells.to_numpy().tolist())
     lines = "".join(f"\n- {_note(note)}" for note in notes)
     text = f"**{escape(caption, MARKDOWN)}**\n\n{markdown(cells)}\n{lines and chr(10)}{lines.strip(chr(10))}"
-    target.with_suffix(".md").write_text(text.rstrip("\n") + "\n", encoding="utf-8")
+    replace_csv(target.with_suffix(".csv"), table)
+    replace_text(target.with_suffix(".tex"), latex(cells, caption, notes, name))
+    replace_text(target.with_suffix(".md"), text.rstrip("\n") + "\n")
+    _describe(target, caption, notes, columns=list(cells.columns), rows=cells.to_numpy().tolist())
     return target.with_suffix(".md")
 
 
@@ -76,9 +78,10 @@ def publish_figure(
     """
     target = _target(folder, "figures", name)
     if data is not None:
-        data.to_csv(target.with_suffix(".csv"), index=False)
+        replace_csv(target.with_suffix(".csv"), data)
+    image = save(fig, folder, name)
     _describe(target, caption, list(notes))
-    return save(fig, folder, name)
+    return image
 
 
 def written(table: pd.DataFrame, digits: int = 2) -> pd.DataFrame:
@@ -166,4 +169,4 @@ def _target(folder: str | Path, kind: str, name: str) -> Path:
 
 def _describe(target: Path, caption: str, notes: list[str], **more: Any) -> None:
     text = json.dumps({"caption": caption, **more, "notes": notes}, indent=1, ensure_ascii=False, allow_nan=False)
-    target.write_text(text + "\n", encoding="utf-8")
+    replace_text(target, text + "\n")

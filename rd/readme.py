@@ -7,6 +7,7 @@ from pathlib import Path
 import pandas as pd
 
 from rd.errors import UserError
+from rd.files import replace_text
 from rd.tables import COLUMNS, PRINTED, cell, collect, in_order, printed_table, steps_of, system_name, to_markdown
 
 
@@ -43,5 +44,6 @@ def embed(document: Path, folder: str | Path) -> bool:
     if not (found and closed):
         raise UserError(f"{document}: no lines {begin.strip()} and {end} to put the table between")
     new = f"{before}{begin}{to_markdown(side_by_side(folder))}\n{end}{after}"
-    document.write_text(new, encoding="utf-8")
+    if new != text:
+        replace_text(document.resolve(), new)  # of a link: the document that it names
     return new != text

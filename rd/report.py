@@ -18,6 +18,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from rd.errors import UserError
+from rd.files import replace_text
 from rd.gather import gather
 from rd.paper_tables import paper_tables
 from rd.pipeline import Pipeline
@@ -100,7 +101,7 @@ def report(results: str | Path, out: str | Path | None = None) -> Path:
         dash=DASH,
     )
     out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(text, encoding="utf-8")
+    replace_text(out, text)
     return out
 
 

@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
+from rd.files import replace_csv
 from rd.metrics import ORDERS, bleu_of_sums, bleu_statistics
 
 FILE = "scores.csv"
@@ -38,7 +39,7 @@ def score_rows(
 def write_scores(table: pd.DataFrame, file: Path) -> None:
     """Nats to five digits, counts as whole numbers."""
     table = table.assign(nats=table["nats"].round(5), **{name: table[name].astype("Int64") for name in REPLY})
-    table.to_csv(file, index=False)
+    replace_csv(file, table)
 
 
 def read_scores(run: Path) -> tuple[pd.DataFrame | None, str]:

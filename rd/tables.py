@@ -11,6 +11,7 @@ from typing import Any
 import pandas as pd
 
 from rd.errors import UserError
+from rd.files import replace_csv, replace_text
 
 # metric -> (heading, column of papers/table2.csv)
 COLUMNS = {
@@ -157,10 +158,10 @@ def write_table(folder: str | Path) -> Path:
     """table.md and table.csv in `folder`; returns the path of table.md."""
     folder = Path(folder)
     table = table2(folder)
-    table.to_csv(folder / "table.csv", index=False)
     notes = "\n".join(f"- {line}" for line in footnotes(folder))
     text = f"# Table 2, {folder.name} preset: ours beside the paper's\n\n{to_markdown(table)}\n\n{notes}\n"
-    (folder / "table.md").write_text(text, encoding="utf-8")
+    replace_csv(folder / "table.csv", table)
+    replace_text(folder / "table.md", text)
     return folder / "table.md"
 
 

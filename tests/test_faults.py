@@ -16,9 +16,11 @@ from errno import EFBIG, ENOSPC
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from made_up import epochs, saved, tiny, train_config, validate
+from test_tables import metrics
 
 import rd.cli
 from rd.checkpoint import save_weights
@@ -26,10 +28,16 @@ from rd.config import MINI, Config
 from rd.data.store import FeatureStore
 from rd.data.text import Vocabulary
 from rd.errors import UserError
+from rd.figures import panels, save
 from rd.files import append, replace_file, replace_text
 from rd.human.store import Store, create
 from rd.locks import locked
+from rd.publish import publish, publish_figure
+from rd.readme import embed
+from rd.report import report
 from rd.run import MODELS, load_run, save_json
+from rd.scores import score_rows, write_scores
+from rd.tables import write_table
 from rd.train import fit
 
 ROOM = 8192  # bytes that a file may have while the "disk" is full
@@ -252,4 +260,59 @@ def test_nothing_asks_a_clock_that_can_go_back(root: Path) -> None:
         "human/session.py": {"now"},  # when a rating was given, as a note
         "knowledge/files.py": {"st_mtime_ns"},  # a part of the name of what was made of a file: any change counts
         "provenance.py": {"now"},
+    }
+
+
+FRAME = pd.DataFrame({"system": ["a", "b"], "value": [1.5, 2.5]})
+WRITERS = {
+    "publish": lambda home: publish(FRAME, home, "t", "a caption"),
+    "publish_figure": lambda home: publish_figure(panels()[0], home, "f", "a caption", (), FRAME),
+    "save": lambda home: save(panels()[0], home, "f"),
+    "write_table": write_table,
+    "write_scores": lambda home: write_scores(score_rows(["a:1"], ["a b"], ["a c"]), home / "scores.csv"),
+    "embed": lambda home: embed(home / "page.md", home),
+    "report": lambda home: report(home.parent),
+}
+
+
+@pytest.mark.parametrize("room", [8, 60])
+@pytest.mark.parametrize("name", WRITERS)
+def test_a_full_disk_leaves_the_old_results(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, room: int
+) -> None:
+    """Of what `rd tables` and `rd report` write; the error names the file."""
+    monkeypatch.setattr("rd.report.provenance", lambda: {"hardware": "x", "date": "now"})
+    monkeypatch.setattr("rd.report.code_version", lambda: "abc")  # git would meet the full disk, too
+    home = tmp_path / "paper"
+    (home / "transformer-s0").mkdir(parents=True)
+    (home / "transformer-s0" / "metrics.json").write_text(json.dumps(metrics(0)))
+    (home / "table.md").write_text("x")
+    if name != "embed":  # which writes nothing where nothing changes
+        WRITERS[name](home)
+    (home / "page.md").write_text("<!-- table: results/paper/table.md -->\nold\n<!-- /table -->\n")
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    with full_disk(room), pytest.raises(OSError) as told:
+        WRITERS[name](home)
+    assert Path(told.value.filename) in before
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
+def test_no_result_is_written_in_place(root: Path) -> None:
+    """Whatever writes a file writes to the name `beside` it that `rd.files.replace_file` gives, or is told here."""
+    found = {}
+    for path in sorted((root / "rd").rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if not isinstance(node, ast.Call) or "beside" in ast.unparse(node):
+                continue
+            called = ast.unparse(node.func).rpartition(".")[2]
+            modes = {a.value for a in [*node.args, *(k.value for k in node.keywords)] if isinstance(a, ast.Constant)}
+            if called in {"write_text", "write_bytes", "to_csv", "savefig"} or (
+                called == "open" and modes & {"w", "wb", "a", "ab"}
+            ):
+                found.setdefault(path.relative_to(root / "rd").as_posix(), set()).add(called)
+    assert found == {
+        "cli.py": {"open"},  # what the other processes print, into nothing
+        "data/store.py": {"open", "write_text"},  # into a folder that is renamed at the end
+        "files.py": {"open"},  # `append`, which takes back what it could not finish
+        "widgets/board.py": {"savefig"},  # into memory
     }

@@ -114,18 +114,19 @@ def read_jsonl(path: str | Path) -> tuple[list[Dialogue], dict[str, int]]:
 
 def write_jsonl(path: str | Path, dialogues: Iterable[Dialogue]) -> None:
     """Write the form above; `read_jsonl` gives the same dialogues back."""
-    with open(path, "w", encoding="utf-8", newline="\n") as file:
-        for dialogue in dialogues:
-            turns = []
-            for turn in dialogue.turns:
-                row: dict[str, Any] = {"text": turn.text}
-                if turn.reasons is not None:
-                    row["reasons"] = [list(span) for span in turn.reasons]
-                if turn.intent is not None:
-                    row["intent"] = turn.intent
-                turns.append(row)
-            head = {"id": dialogue.id, "emotion": dialogue.emotion, "prompt": dialogue.prompt or None}
-            file.write(json.dumps(head | {"turns": turns}, ensure_ascii=False) + "\n")
+    write_lines(Path(path), map(_written, dialogues))
+
+
+def _written(dialogue: Dialogue) -> dict[str, Any]:
+    turns = []
+    for turn in dialogue.turns:
+        row: dict[str, Any] = {"text": turn.text}
+        if turn.reasons is not None:
+            row["reasons"] = [list(span) for span in turn.reasons]
+        if turn.intent is not None:
+            row["intent"] = turn.intent
+        turns.append(row)
+    return {"id": dialogue.id, "emotion": dialogue.emotion, "prompt": dialogue.prompt or None, "turns": turns}
 
 
 def write_lines(path: Path, records: Iterable[dict[str, Any]]) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree as Xml
 
+from rd.files import replace_text
 from rd.human.guidelines import ASPECTS, guidelines
 from rd.human.session import given
 from rd.human.store import Pair, Store
@@ -29,7 +30,7 @@ def export(store: Store, folder: Path) -> list[Path]:
     """label_config.xml and tasks-r1.json, tasks-r2.json, ... in `folder` (made if it is missing)."""
     folder.mkdir(parents=True, exist_ok=True)
     config = folder / "label_config.xml"
-    config.write_text(label_config(), encoding="utf-8")
+    replace_text(config, label_config())
     written = [config]
     for rater in store.raters:
         written.append(folder / f"tasks-{rater}.json")

@@ -17,6 +17,7 @@ import numpy as np
 from rd.data.corpus import Corpus, Sample, samples
 from rd.data.jsonl import read_objects, whole
 from rd.errors import UserError
+from rd.files import replace_file
 from rd.human.guidelines import ASPECTS
 from rd.human.store import NAME, Store, create
 from rd.provenance import provenance
@@ -60,11 +61,14 @@ def make(
 
 def write_sheet(store: Store, rater: str, path: Path) -> None:
     """One rater's sheet for a spreadsheet, the aspects still empty."""
-    with path.open("w", encoding="utf-8-sig", newline="") as file:  # the mark tells spreadsheets that it is UTF-8
-        lines = csv.writer(file)
-        lines.writerow(COLUMNS)
-        for pair in store.sheet(rater):
-            lines.writerow([rater, pair.pair, *map(plain, (pair.context, pair.a, pair.b)), *[""] * len(ASPECTS)])
+    empty = [""] * len(ASPECTS)
+    rows = [[rater, p.pair, *map(plain, (p.context, p.a, p.b)), *empty] for p in store.sheet(rater)]
+
+    def write(beside: str) -> None:
+        with open(beside, "w", encoding="utf-8-sig", newline="") as file:  # the mark tells spreadsheets: UTF-8
+            csv.writer(file).writerows([COLUMNS, *rows])
+
+    replace_file(path, write)
 
 
 def plain(text: str) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 
 from rd.errors import UserError
+from rd.files import replace_csv, replace_text
 from rd.human.agreement import OPEN, SPLIT, agreement, decisions, one_kind, sign_test, splits
 from rd.human.guidelines import ASPECTS
 from rd.human.store import OUTCOMES, Store
@@ -48,8 +49,8 @@ def printed_table(path: Path = PRINTED) -> pd.DataFrame:
 def write(store: Store, folder: Path, printed: Path = PRINTED) -> Path:
     """human.csv and human.md in `folder`; returns the latter's path. Nothing in them names a rater or quotes a text."""
     table = table3(store, printed)
-    table.to_csv(folder / "human.csv", index=False)
-    (folder / "human.md").write_text(markdown(store, table), encoding="utf-8")
+    replace_csv(folder / "human.csv", table)
+    replace_text(folder / "human.md", markdown(store, table))
     return folder / "human.md"
 
 

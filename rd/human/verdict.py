@@ -7,6 +7,7 @@ from typing import Any
 
 import pandas as pd
 
+from rd.files import replace_csv, replace_text
 from rd.human.agreement import one_kind
 from rd.human.judge import answers, measure
 from rd.human.store import Store
@@ -43,7 +44,7 @@ def write(store: Store, model: str, folder: Path, report: dict[str, int], code: 
     code: the version that asked, where it took long and the checkout may have moved on.
     """
     rows, facts = measure(store, model), store.facts
-    answers(store, model).to_csv(folder / "judge.csv", index=False)
+    replace_csv(folder / "judge.csv", answers(store, model))
     kept = {name: facts[name] for name in ("runs", "corpus", "data", "pairs", "equal", "withheld")}
     whence = provenance(judge=_named(model), seed=facts["seed"], asked=report, **kept)
     whence["code"] = code or whence["code"]
@@ -58,7 +59,7 @@ def write(store: Store, model: str, folder: Path, report: dict[str, int], code: 
         f"{facts['corpus']} test, seed {facts['seed']}, code {whence['code']}, {whence['hardware']}, {whence['date']}",
     ]
     text = f"# {facts['runs'][0]} against others: judged by a language model\n\n{to_markdown(judge_table(rows))}\n\n"
-    (folder / "judge.md").write_text(text + "\n".join(f"- {note}" for note in notes) + "\n", encoding="utf-8")
+    replace_text(folder / "judge.md", text + "\n".join(f"- {note}" for note in notes) + "\n")
     return folder / "judge.md"
 
 
