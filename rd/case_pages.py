@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pandas as pd
@@ -13,6 +12,7 @@ from rd.data.corpus import Corpus, samples
 from rd.dynamics import read_records
 from rd.errors import UserError
 from rd.figures import highlight
+from rd.forms import MEASURE, read_form
 from rd.publish import publish
 from rd.tables import DASH
 
@@ -87,5 +87,6 @@ def write_cases(folder: str | Path, corpus: Corpus, split: str = "test", seed: i
 def _source(run: Path) -> list[str]:
     if not (file := run / "metrics.json").is_file():
         return []
-    facts = json.loads(file.read_text(encoding="utf-8"))["provenance"]
+    form = {"provenance": dict.fromkeys(("config", "code", "date"), str)}
+    facts = read_form(file, form, MEASURE)["provenance"]
     return [f"{run.name}: config {facts['config']}, code {facts['code']}, {facts['date']}"]

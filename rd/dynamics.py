@@ -36,7 +36,7 @@ def read_records(run: str | Path) -> dict[str, dict[str, Any]]:
         raise UserError(f"{run}: no samples.jsonl here; rd evaluate {run}")
     found = {}
     for where, record in read_objects(file):
-        if not isinstance(record.get("id"), str) or "reply" not in record:
+        if not isinstance(record.get("id"), str) or not isinstance(record.get("reply", 0), str | None):
             raise UserError(f"{where}: no id or no reply; write the file again (rd evaluate {run})")
         found[record["id"]] = record
     return found

@@ -11,7 +11,6 @@ Each CSV of gathered/ has its provenance beside it (.json). What is there stays;
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -28,9 +27,11 @@ from rd.blocks.experts import route
 from rd.checkpoint import WEIGHTS
 from rd.data.batch import in_order
 from rd.data.corpus import Corpus, samples
-from rd.data.jsonl import read_objects
 from rd.data.text import normalise
+from rd.dynamics import read_records
+from rd.errors import UserError
 from rd.files import replace_csv
+from rd.forms import GAP, MEASURE, read_form
 from rd.inputs import Inputs
 from rd.labels import EMOTIONS, INTENTS
 from rd.pipeline import Pipeline, scored, with_corpus
@@ -55,7 +56,7 @@ def gather(desk: Pipeline, runs: Path | None = None, split: str = "test") -> lis
     runs, gaps, views = runs or desk.folder, [], {}
     _keep(desk, "intents", lambda: _intents(desk, runs / "annotators"), gaps)
     for path in sorted(desk.folder.glob("*-s*/samples.jsonl")):
-        if json.loads(path.with_name("metrics.json").read_text(encoding="utf-8")).get("acc_emo") is not None:
+        if read_form(path.with_name("metrics.json"), {"acc_emo?": GAP}, MEASURE).get("acc_emo") is not None:
             _keep(desk, f"confusion-{path.parent.name}", lambda path=path: _confusion(desk.corpus, path, split), gaps)
     first = (SHOWN, "transformer")  # what the figures show, and what the others are set against
     for run in sorted(trained(desk.folder), key=lambda run: first.index(run.system) if run.system in first else 2):
@@ -126,7 +127,10 @@ def _intents(desk: Pipeline, annotators: Path) -> tuple[pd.DataFrame, dict[str, 
 def _confusion(corpus: Corpus, file: Path, split: str) -> tuple[pd.DataFrame, dict[str, Any]]:
     """Named against gold emotion of the records in samples.jsonl; one that names none is counted apart."""
     gold = {sample.id: sample.dialogue.emotion for sample in samples(corpus.splits[split])}
-    named = [(gold[record["id"]], record.get("emotion")) for _, record in read_objects(file)]
+    records = read_records(file.parent)
+    if unknown := records.keys() - gold.keys():
+        raise UserError(f"{file}: {min(unknown)} is no sample of this corpus; give the one that was answered (--data)")
+    named = [(gold[key], record.get("emotion")) for key, record in records.items()]
     pairs = [(EMOTIONS.index(g), EMOTIONS.index(p)) for g, p in named if g and p in EMOTIONS]
     counts = np.zeros((len(EMOTIONS), len(EMOTIONS)), dtype=int)
     np.add.at(counts, tuple(np.array(pairs).T), 1)
@@ -136,7 +140,7 @@ def _confusion(corpus: Corpus, file: Path, split: str) -> tuple[pd.DataFrame, di
 
 
 def _kept_replies(corpus: Corpus, run: Path, split: str) -> pd.DataFrame:
-    records = {record["id"]: record["reply"] for _, record in read_objects(run / "samples.jsonl")}
+    records = {key: record["reply"] for key, record in read_records(run).items()}
     chosen = [sample for sample in samples(corpus.splits[split]) if sample.id in records]
     gold = [normalise(sample.target.text) for sample in chosen]
     return score_rows([s.id for s in chosen], [records[s.id] for s in chosen], gold)

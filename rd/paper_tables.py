@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import mean, stdev
+from types import NoneType
 from typing import Any
 
 import pandas as pd
 
 from rd.annotation.table1 import compare_with_printed, shares, top_intents
 from rd.figures import heat_map
+from rd.forms import FACTS, read_form, read_table
+from rd.labels import EMOTIONS, INTENTS
 from rd.publish import publish, publish_figure
 from rd.significance import LEVEL, TESTED, marks, significance, trained
 from rd.tables import (
@@ -42,10 +44,30 @@ def paper_tables(folder: Path, printed: Path = PRINTED) -> list[str]:
 
 def facts_of(file: Path) -> str:
     """Where a gathered file's numbers come from, from the JSON beside it."""
-    facts = json.loads(file.with_suffix(".json").read_text(encoding="utf-8"))
+    facts = read_facts(file)
     steps = f", {facts['steps']} steps" if facts.get("steps") else ""
     run = f"run {facts['run']}{steps}, " if "run" in facts else ""
     return f"{run}corpus {facts['corpus']}, code {facts['code']}, {facts['hardware']}, {facts['date']}"
+
+
+def again(file: Path) -> str:
+    """What to do about a gathered file that is damaged."""
+    return f"delete {file.with_suffix('.csv')}, and {GATHER.format(file.parent.parent.name)} again"
+
+
+def read_facts(file: Path, **more: Any) -> dict[str, Any]:
+    """The JSON beside a gathered file; more: what is read of it besides, as a form. Raises UserError."""
+    form = {"corpus": str, "run?": str, "steps?": (int, NoneType), **FACTS, **more}
+    return read_form(file.with_suffix(".json"), form, again(file))
+
+
+def read_counts(file: Path, name: str, columns: Sequence[str]) -> pd.DataFrame:
+    """A gathered file of counts: a row for each emotion, which the column `name` tells. Raises UserError."""
+
+    def whole(table: pd.DataFrame) -> bool:
+        return list(table) == [name, *columns] and list(table[name]) == list(EMOTIONS)
+
+    return read_table(file, {}, columns, again(file), whole).set_index(name)
 
 
 def publish_table1(folder: Path) -> list[str]:
@@ -53,8 +75,7 @@ def publish_table1(folder: Path) -> list[str]:
     file = folder / "gathered" / "intents.csv"
     if not file.is_file():
         return [f"Table 1: no {file.name} in {file.parent}: {GATHER.format(folder.name)}"]
-    counts = pd.read_csv(file, index_col="emotion")
-    facts = json.loads(file.with_suffix(".json").read_text(encoding="utf-8"))
+    counts, facts = read_counts(file, "emotion", INTENTS), read_facts(file, turns=int, gold=int)
     frequencies, turns = shares(counts.to_numpy()), counts.sum(axis=1)
     compared = compare_with_printed(frequencies).reset_index()
     compared.insert(1, "turns", turns.to_numpy())

@@ -34,11 +34,14 @@ def side_by_side(folder: str | Path, printed: Path = PRINTED) -> pd.DataFrame:
 def embed(document: Path, folder: str | Path) -> bool:
     """Put the table, side by side, between a document's marks for folder/table.md; True where that changed it.
 
-    Raises UserError where the marks are missing.
+    Raises UserError where the marks are missing, and where it is no text.
     """
     name = Path(folder).name
     begin, end = f"<!-- table: results/{name}/table.md -->\n", "<!-- /table -->"
-    text = document.read_text(encoding="utf-8")
+    try:
+        text = document.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{document}: no text in UTF-8 ({error}); give a document in Markdown") from None
     before, found, rest = text.partition(begin)
     _, closed, after = rest.partition(end)
     if not (found and closed):

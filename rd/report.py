@@ -7,7 +7,6 @@ paper that nobody made yet is a dash with what makes it.
 from __future__ import annotations
 
 import base64
-import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,13 +18,14 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from rd.errors import UserError
 from rd.files import replace_text
+from rd.forms import read_form
 from rd.gather import gather
 from rd.paper_tables import paper_tables
 from rd.pipeline import Pipeline
 from rd.provenance import code_version, provenance
 from rd.readme import embed
 from rd.run_figures import run_figures
-from rd.tables import DASH, collect, origin, split_name, write_table
+from rd.tables import DASH, collect, origin, read_metrics, split_name, write_table
 
 TEMPLATE = "report.html.j2"
 FILES = ("metrics.json", "config.json", "machine.json", "history.jsonl", "samples.jsonl", "scores.csv")
@@ -46,6 +46,8 @@ PARTS = (
     ("Reverse-diffusion trajectories", ("trajectories*",), TABLES),
 )
 FURTHER = "Further tables and figures"
+ITEM = {"caption": str, "notes": [str], "columns?": [str], "rows?": [[str]]}  # what `rd.publish` wrote
+AGAIN = "delete it, or make it again (rd tables; cases and dynamics: the notebook 10_cases)"
 
 
 @dataclass(frozen=True)
@@ -70,7 +72,7 @@ def refresh(desk: Pipeline, runs: Path | None = None, documents: Sequence[Path] 
 
     Where the corpus is given (or is the bundled one), what is missing of corpus and weights is gathered first; without
     it all comes from what lies in the folder. runs: where weights and annotators lie. documents: in which the table of
-    results is renewed.
+    results is renewed. Raises UserError for a damaged file of results.
     """
     known = collect(desk.folder)
     free = all(run["provenance"]["corpus"] == "mini" for runs_of in known.values() for run in runs_of)
@@ -120,21 +122,24 @@ def _preset(folder: Path, home: Path) -> dict[str, Any]:
     for file in sorted(folder.glob("*-s*/metrics.json")):
         run, name = file.parent, split_name(file.parent.name)[0]
         places = [(f, _place(run / f, home)) for f in FILES if (run / f).is_file()]
-        text = origin(name, json.loads(file.read_text(encoding="utf-8")))
+        text = origin(name, read_metrics(file))
         runs.append({"name": run.name, "place": f"{_place(run, home)}/", "files": places, "origin": text})
     return {"name": folder.name, "parts": parts, "runs": runs}
 
 
 def _item(file: Path, home: Path) -> Item:
-    told, image = json.loads(file.read_text(encoding="utf-8")), file.with_suffix(".svg")
+    told, image = read_form(file, ITEM, AGAIN), file.with_suffix(".svg")
+    columns, rows = told.get("columns", []), told.get("rows", [])
+    if any(len(row) != len(columns) for row in rows):
+        raise UserError(f"{file}: damaged (a row has not as many cells as there are columns); {AGAIN}")
     beside = [file.with_suffix(f".{kind}") for kind in ("csv", "md", "tex", "svg")]
     return Item(
         file.stem,
         told["caption"],
         told["notes"],
         [(path.suffix[1:], _place(path, home)) for path in beside if path.is_file()],
-        told.get("columns", []),
-        told.get("rows", []),
+        columns,
+        rows,
         f"data:image/svg+xml;base64,{base64.b64encode(image.read_bytes()).decode()}" if image.is_file() else "",
     )
 

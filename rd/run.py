@@ -27,6 +27,7 @@ from rd.data.text import Vocabulary
 from rd.data.vectors import word_vectors
 from rd.errors import UserError
 from rd.files import crc32, replace_text
+from rd.forms import steps_taken
 from rd.inputs import prepare
 from rd.knowledge.knowledge import Knowledge
 from rd.locks import locked
@@ -175,7 +176,7 @@ def _described(folder: Path) -> tuple[dict[str, Any], Config, type[Responder]]:
     """config.json of a run, its settings and its model. Raises UserError for a damaged one, or another version's."""
     file = folder / "config.json"
     try:
-        found = json.loads(file.read_text("utf-8"))
+        found = parse(file.read_bytes())
         values, name = found["config"], found["model"]
         config, model = from_dict(Config, values), MODELS[name]
         if digest(values) != found["digest"]:
@@ -210,7 +211,7 @@ def _is_finished(out: Path, config: Config) -> bool:
 def read_json(path: Path) -> Any:
     """What `save_json` wrote. Raises UserError where it is damaged."""
     try:
-        return json.loads(path.read_text("utf-8"))
+        return parse(path.read_bytes())
     except ValueError as error:
         raise UserError(f"{path}: damaged ({error}); delete it, and it is made again") from None
 
@@ -235,8 +236,7 @@ class Run:
     @property
     def steps(self) -> int | None:
         """Steps of training, as the end of the run noted them; None where a run was not finished."""
-        file = self.folder / FINISHED
-        return read_json(file)["steps"] if file.is_file() else None
+        return steps_taken(self.folder)
 
 
 def load_run(folder: str | Path) -> Run:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +12,19 @@ import seaborn as sns
 from matplotlib.axes import Axes
 
 from rd.data.jsonl import read_objects
+from rd.errors import UserError
 from rd.figures import panels
+from rd.forms import GAP, MEASURE, NUMBER, fault, read_form, read_table
 from rd.labels import EMOTIONS, POSITIVE
-from rd.paper_tables import GATHER, facts_of
+from rd.paper_tables import GATHER, again, facts_of, read_counts, read_facts
 from rd.publish import publish, publish_figure
 from rd.tables import collect, in_order, origin, printed_table, split_name, steps_of, system_name
 
 SHOWN = "reflectdiffu-s0"
 COLOURS = {"positive": "tab:orange", "negative": "tab:blue", "both": "tab:gray"}
 PANELS = (("valid/ppl", "PPL on valid"), ("loss/response", "loss of the response"), ("valid/acc_emo", "Acc emo, valid"))
+NOTED = {"step": int} | {f"{key}?": GAP for key, _ in PANELS}  # a row of history.jsonl
+POLARITIES = ("positive", "negative")
 ORDER = sorted(EMOTIONS, key=lambda name: (name not in POSITIVE, EMOTIONS.index(name)))  # the positive first
 
 
@@ -35,9 +38,16 @@ def history(run: Path) -> pd.DataFrame:
     rows, done = [], 0
     for stage, file in (("first", run / "history.jsonl"), ("final", run / "final" / "history.jsonl")):
         if file.is_file():
-            rows += [row | {"stage": stage, "step": row["step"] + done} for _, row in read_objects(file)]
+            rows += [row | {"stage": stage, "step": row["step"] + done} for row in _noted(file)]
             done = max((row["step"] for row in rows), default=0)
     return pd.DataFrame(rows)
+
+
+def _noted(file: Path) -> Iterator[dict[str, Any]]:
+    for where, row in read_objects(file):
+        if wrong := fault(row, NOTED):
+            raise UserError(f"{where}: damaged ({wrong}); take the line out")
+        yield row
 
 
 def names_of(folder: Path) -> dict[str, str]:
@@ -68,6 +78,8 @@ def training(folder: Path) -> str:
         ax.grid(alpha=0.3)
     axes[0].set_yscale("log")
     fig.legend(*axes[1].get_legend_handles_labels(), loc="outside lower center", ncols=5, frameon=False, fontsize=8)
+    if not long:
+        return f"training curves: nothing that they show in any history.jsonl below {folder}"
     table = pd.concat(long)[["run", "measure", "step", "value"]]
     lost = [run for run in names if run not in found]
     notes = [
@@ -85,7 +97,7 @@ def _origins(folder: Path) -> list[str]:
 def confusions(folder: Path) -> str:
     """Gold against named emotion of ReflectDiffu, and every system's commonest confusions."""
     files = sorted((folder / "gathered").glob("confusion-*.csv"))
-    counts = {file.stem.removeprefix("confusion-"): pd.read_csv(file, index_col="gold") for file in files}
+    counts = {file.stem.removeprefix("confusion-"): read_counts(file, "gold", EMOTIONS) for file in files}
     for run in list(counts):
         if problem := _stale(counts[run].to_numpy(), folder / run / "metrics.json"):
             return f"confusion matrix: {folder.name}/gathered/confusion-{run}.csv {problem}: delete it"
@@ -127,9 +139,9 @@ def _stale(counts: np.ndarray, metrics: Path) -> str:
     """Why counts are not of the run whose metrics lie there; "" where they are."""
     if not metrics.is_file():
         return "is of no run here"
-    found = json.loads(metrics.read_text(encoding="utf-8"))
-    right = 100 * np.trace(counts) / found["n"]
-    return "" if abs(right - (found["acc_emo"] or 0)) < 0.01 else f"says Acc emo {right:.2f}, metrics.json otherwise"
+    found = read_form(metrics, {"n": int, "acc_emo?": GAP}, MEASURE)
+    right, told = 100 * np.trace(counts) / found["n"], found.get("acc_emo") or 0
+    return "" if abs(right - told) < 0.01 else f"says Acc emo {right:.2f}, metrics.json otherwise"
 
 
 def q_plane(folder: Path) -> str:
@@ -137,7 +149,12 @@ def q_plane(folder: Path) -> str:
     file = folder / "gathered" / "q-plane.csv"
     if not file.is_file():
         return f"PCA of Q: no {file}: {GATHER.format(folder.name)}"
-    points, facts = pd.read_csv(file), _facts(file)
+    facts = read_facts(file, **{"samples?": int, "explained": [NUMBER, NUMBER]})
+
+    def whole(table: pd.DataFrame) -> bool:
+        return len(table) == facts.get("samples", len(table))
+
+    points = read_table(file, {"expert": COLOURS, "named": EMOTIONS}, ("x", "y"), again(file), whole)
     points["side"] = ["positive" if name in POSITIVE else "negative" for name in points["named"]]
     fig, axes = panels(2, width=12, height=5.2)
     for ax, (key, title) in zip(axes, {"expert": "the expert that answers", "side": "the emotion named"}.items()):
@@ -162,7 +179,13 @@ def trajectories(folder: Path) -> str:
     file = folder / "gathered" / "trajectories.csv"
     if not file.is_file():
         return f"reverse-diffusion trajectories: no {file}: {GATHER.format(folder.name)}"
-    points, facts = pd.read_csv(file), _facts(file)
+    facts = read_facts(file, **{"samples?": int, "explained_s": [[NUMBER, NUMBER], [NUMBER, NUMBER]]})
+
+    def whole(table: pd.DataFrame) -> bool:
+        clean = table.loc[table["step"] == -1, "polarity"].value_counts()
+        return sorted(clean.index) == sorted(POLARITIES) and set(clean) == {facts.get("samples", clean.max())}
+
+    points = read_table(file, {"polarity": POLARITIES, "id": None}, ("step", "x", "y"), again(file), whole)
     fig, axes = panels(2, width=12, height=5.2)
     for ax, (polarity, side), share in zip(axes, points.groupby("polarity", sort=False), facts["explained_s"]):
         clean, colour = side[side["step"] == -1], COLOURS[polarity]
@@ -184,10 +207,6 @@ def trajectories(folder: Path) -> str:
     caption = "Reverse-diffusion trajectories on two principal components of Q_s"
     publish_figure(fig, folder, "trajectories", caption, notes)
     return ""
-
-
-def _facts(file: Path) -> dict[str, Any]:
-    return json.loads(file.with_suffix(".json").read_text(encoding="utf-8"))
 
 
 def _axes(ax: Axes, title: str, share: Iterable[float]) -> None:

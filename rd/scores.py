@@ -7,7 +7,6 @@ reply that nobody kept leaves its numbers empty.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,6 +15,7 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from rd.files import replace_csv
+from rd.forms import GAP, MEASURE, read_form
 from rd.metrics import ORDERS, bleu_of_sums, bleu_statistics
 
 FILE = "scores.csv"
@@ -43,10 +43,13 @@ def write_scores(table: pd.DataFrame, file: Path) -> None:
 
 
 def read_scores(run: Path) -> tuple[pd.DataFrame | None, str]:
-    """The scores of a run folder, or None and the reason: none there, or not those of its metrics.json."""
+    """The scores of a run folder, or None and the reason: none there, or not those of its metrics.json.
+
+    Raises UserError where metrics.json is damaged.
+    """
     if not (run / FILE).is_file():
         return None, f"no {FILE} in {run.name}: rd tables --data DIR --runs DIR makes it"
-    metrics = json.loads((run / "metrics.json").read_text(encoding="utf-8"))
+    metrics = read_form(run / "metrics.json", {"n": int, "ppl?": GAP, "bleu_2?": GAP}, MEASURE)
     try:
         table = pd.read_csv(run / FILE)
         table[["nats", *REPLY]] = table[["nats", *REPLY]].astype(float)

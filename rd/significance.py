@@ -7,7 +7,6 @@ seeds. p is not corrected for the number of comparisons.
 from __future__ import annotations
 
 import hashlib
-import json
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from typing import Any
 
 import pandas as pd
 
+from rd.forms import FACTS, NUMBER, read_form, steps_taken
 from rd.metrics import ORDERS, bleu_of_sums, paired_bootstrap
 from rd.provenance import code_version, provenance
 from rd.run import save_json
@@ -27,6 +27,16 @@ LEVEL = 0.05
 MARKS = {"transformer": "*", "reflectdiffu": "†"}  # each run against these, where they took as many steps
 AGAINST = tuple(MARKS)
 TESTED = {"bleu_1": "bleu_1", "bleu_2": "bleu_2", "bleu_3": "bleu_3", "bleu_4": "bleu_4", "ppl": "nats_a_word"}
+FORM = {  # of what is kept
+    "comparisons": [
+        {
+            **{"a": str, "b": str, "steps": [int, int], "scores": [str, str]},
+            "a_minus_b": {"*": dict.fromkeys(("difference", "low", "high", "p"), NUMBER) | {"samples": int, "of": int}},
+        }
+    ],
+    "missing": {"*": str},
+    "provenance": FACTS | {"resamples": int},
+}
 
 
 @dataclass(frozen=True)
@@ -44,9 +54,7 @@ def trained(folder: Path) -> list[Trained]:
     found = []
     for path in sorted(folder.glob("*-s*/metrics.json")):
         name, seed = split_name(path.parent.name)
-        machine = path.with_name("machine.json")
-        steps = json.loads(machine.read_text(encoding="utf-8")).get("steps") if machine.is_file() else None
-        if steps:
+        if steps := steps_taken(path.parent):
             found.append(Trained(path.parent.name, plain_name(name), seed, steps))
     return found
 
@@ -100,12 +108,11 @@ def significance(folder: Path, resamples: int = 10_000) -> dict[str, Any]:
     runs = trained(folder)
     read = {run.folder: read_scores(folder / run.folder) for run in runs}
     file = folder / KEPT
-    kept = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    whole = [both for both in pairs(runs) if all(read[run.folder][0] is not None for run in both)]
+    kept = read_kept(file) if whole and file.is_file() else {}
     known = {(c["a"], c["b"], *c["scores"]): c for c in kept.get("comparisons", ())}
     found = []
-    for a, b in pairs(runs):
-        if any(read[run.folder][0] is None for run in (a, b)):
-            continue
+    for a, b in whole:
         digests = [hashlib.sha256((folder / run.folder / FILE).read_bytes()).hexdigest()[:12] for run in (a, b)]
         same = known.get((a.folder, b.folder, *digests))
         found.append(
@@ -124,7 +131,12 @@ def significance(folder: Path, resamples: int = 10_000) -> dict[str, Any]:
         return made | {"provenance": provenance(resamples=resamples)}
     if made != {name: kept.get(name) for name in made}:
         save_json(file, made | {"provenance": provenance(resamples=resamples)})
-    return json.loads(file.read_text(encoding="utf-8"))
+    return read_kept(file)
+
+
+def read_kept(file: Path) -> dict[str, Any]:
+    """What `significance` keeps. Raises UserError where it is damaged, or of another version."""
+    return read_form(file, FORM, "delete it, and rd tables makes it again")
 
 
 def marks(name: str, comparisons: Iterable[dict[str, Any]]) -> dict[str, str]:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from statistics import mean, stdev
+from types import NoneType
 from typing import Any
 
 import pandas as pd
 
 from rd.errors import UserError
 from rd.files import replace_csv, replace_text
+from rd.forms import FACTS, GAP, MEASURE, read_form, steps_taken
 
 # metric -> (heading, column of papers/table2.csv)
 COLUMNS = {
@@ -26,6 +27,9 @@ COLUMNS = {
     "dist_1": ("Dist-1", "dist_1"),
     "dist_2": ("Dist-2", "dist_2"),
 }
+METRICS = {f"{name}?": GAP for name in (*COLUMNS, "unk_rate")} | {"n": int, "signature": str, "notes": dict}
+METRICS["provenance"] = FACTS | dict.fromkeys(("config", "corpus", "split"), str)
+METRICS["provenance"] |= {"seed": int, "knowledge?": (dict, NoneType)}
 DASH = "–"
 PRINTED = Path(__file__).parent.parent / "papers" / "table2.csv"
 
@@ -51,15 +55,19 @@ def collect(folder: str | Path) -> dict[str, list[dict[str, Any]]]:
     found: dict[str, list[dict[str, Any]]] = {}
     for path in sorted(Path(folder).glob("*-s*/metrics.json")):
         name, _ = split_name(path.parent.name)
-        run, machine = json.loads(path.read_text(encoding="utf-8")), path.with_name("machine.json")
-        if machine.is_file():
-            run["provenance"].setdefault("steps", json.loads(machine.read_text(encoding="utf-8")).get("steps"))
+        run = read_metrics(path)
+        run["provenance"].setdefault("steps", steps_taken(path.parent))
         found.setdefault(name, []).append(run)
     if not found:
         raise UserError(
             f"{folder}: no run with metrics.json here; train and evaluate one first (rd train, rd evaluate)"
         )
     return found
+
+
+def read_metrics(file: Path) -> dict[str, Any]:
+    """metrics.json of a run. Raises UserError where it is damaged, or of another version."""
+    return read_form(file, METRICS, MEASURE)
 
 
 def split_name(folder: str) -> tuple[str, str]:

@@ -23,6 +23,7 @@ from tqdm import tqdm
 
 from rd.checkpoint import WEIGHTS, load_state, load_weights, save_state, save_weights
 from rd.config import TrainConfig
+from rd.data.jsonl import parse
 from rd.errors import UserError
 from rd.files import append, replace_text
 from rd.memory import keep_freed_memory, return_freed_memory
@@ -139,10 +140,10 @@ def _validate(model, validate, state, history, out, accelerator, config) -> None
 
 def read_history(path: Path) -> list[dict[str, Any]]:
     """The rows of a history.jsonl, but for a torn last one; none where there is no file. Raises UserError."""
-    lines = path.read_text("utf-8").splitlines() if path.exists() else []
     try:
-        rows = [json.loads(line) for line in lines if line.endswith("}")]
-        if any("step" not in row for row in rows):
+        lines = path.read_text("utf-8").splitlines() if path.exists() else []
+        rows = [parse(line) for line in lines if line.endswith("}")]
+        if not all(isinstance(row.get("step"), int) for row in rows):
             raise ValueError("a row without its step")
     except (ValueError, TypeError) as error:
         raise UserError(f"{path}: damaged ({error}); take the broken line out") from None

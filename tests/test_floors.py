@@ -14,7 +14,7 @@ FLOORS = [
     {"responder", "step"},
     {"models", "baselines", "prefetch"},
     {"train", "generate", "metrics", "neural_scores"},
-    {"annotation", "evaluate_metric", "knowledge", "provenance", "settings"},
+    {"annotation", "evaluate_metric", "knowledge", "provenance", "settings", "forms"},
     {"inputs"},
     {"stages"},
     {"run", "tables", "figures", "scores"},
