@@ -72,8 +72,11 @@ def refresh(desk: Pipeline, runs: Path | None = None, documents: Sequence[Path] 
 
     Where the corpus is given (or is the bundled one), what is missing of corpus and weights is gathered first; without
     it all comes from what lies in the folder. runs: where weights and annotators lie. documents: in which the table of
-    results is renewed. Raises UserError for a damaged file of results.
+    results is renewed. Raises UserError for a folder that is not there, and for a damaged file of results.
     """
+    for option, place in (("--data", desk.data), ("--runs", runs)):
+        if place and not Path(place).exists():
+            raise UserError(f"{option} {place}: no such folder; check the path")
     known = collect(desk.folder)
     free = all(run["provenance"]["corpus"] == "mini" for runs_of in known.values() for run in runs_of)
     gaps = gather(desk, runs) if desk.data or free else []

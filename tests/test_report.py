@@ -9,6 +9,7 @@ from urllib.parse import unquote
 import pandas as pd
 import pytest
 
+from rd.cli import main
 from rd.errors import UserError
 from rd.figures import panels
 from rd.publish import publish, publish_figure
@@ -101,3 +102,11 @@ def test_numbers_and_the_papers_rows_are_set_apart(page):
 def test_no_results_is_one_clear_line(tmp_path):
     with pytest.raises(UserError, match="rd tables"):
         report(tmp_path)
+
+
+@pytest.mark.parametrize("option", ["--data", "--runs"])
+def test_a_folder_that_is_not_there_is_refused_before_anything_is_written(results, capsys, option):
+    gone = results / "nosuch"
+    assert main(["tables", "--preset", "paper", "--results", str(results), option, str(gone)]) == 2
+    assert capsys.readouterr().err == f"rd: {option} {gone}: no such folder; check the path\n"
+    assert (results / "paper" / "table.md").read_text() == "x"
