@@ -33,7 +33,7 @@ TURNS = ["My parrot flew away.", "Oh no, poor thing.", "He came back, I am so re
 
 
 class Handler(BaseHTTPRequestHandler):
-    """Plays server.script, one entry a request: "hang", a status (with headers), a refusal, or an answer's text."""
+    """Plays server.script, one entry a request: "hang", a status (with headers), a refusal, a text, or a body."""
 
     def do_POST(self):  # noqa: N802
         self.server.keys.append(self.headers["Authorization"])
@@ -46,7 +46,8 @@ class Handler(BaseHTTPRequestHandler):
         message = {"role": "assistant", **(act if isinstance(act, dict) else {"content": act})}
         body = {"id": "1", "object": "chat.completion", "created": 0, "model": "m"}
         body["choices"] = [{"index": 0, "finish_reason": "stop", "message": message}]
-        data = json.dumps(body if status == 200 else {"error": {"message": "made up"}}).encode()
+        body = body if status == 200 else {"error": {"message": "made up"}}
+        data = act if isinstance(act, bytes) else json.dumps(body).encode()
         self.send_response(status)
         for name, value in {"Content-Type": "application/json", "Content-Length": str(len(data)), **headers}.items():
             self.send_header(name, value)
@@ -98,6 +99,39 @@ def test_a_date_to_retry_after(fake):
     later = format_datetime(datetime.now(UTC) + timedelta(seconds=500), usegmt=True)
     assert client(fake, (429, {"Retry-After": later}), GOOD).answer("Which?", Intent)
     assert 300 < fake.slept[0] <= 500
+
+
+@pytest.mark.parametrize(
+    "when",
+    ["9" * 400, "99999999999", "Fri, 31 Dec 9999 23:59:59 GMT", f"Fri, 31 Dec {'9' * 30} 23:59:59 GMT", "", "tomorrow"],
+)
+def test_a_wait_without_end_is_not_waited_for(fake, when):
+    busy = (429, {"Retry-After": when})
+    one = client(fake, busy, GOOD, *[busy] * 2, tries=2)
+    assert one.answer("Which?", Intent) and fake.slept == [1]
+    assert one.answer("And now?", Intent) is None and fake.slept == [1, 1] and one.report["gave_up"] == 1
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        *("null", "[]", "7", '"abc"', "{}", '{"choices": null}', '{"choices": "abc"}', '{"choices": {"a": 1}}'),
+        *('{"choices": 7}', '{"choices": []}', '{"choices": [{}]}', '{"choices": [null]}', '{"choices": ["abc"]}'),
+        *(f'{{"choices": [{{"message": {message}}}]}}' for message in ("null", "7", '"abc"', "[]", "{}")),
+        *(f'{{"choices": [{{"message": {{"content": {said}}}}}]}}' for said in ("null", "7", "[]", "{}", "true")),
+        pytest.param('{"choices": ' + "[" * 100_000 + "]" * 100_000 + "}", id="deep"),
+        "{",
+    ],
+)
+def test_a_reply_of_any_form_is_a_failed_answer(fake, body):
+    one = client(fake, body.encode(), body.encode(), GOOD, tries=2)
+    assert one.answer("Which?", Intent) is None and one.report["gave_up"] == 1 and fake.slept == [1]
+    assert one.answer("And now?", Intent).intent == "wishing"
+
+
+def test_a_reply_that_tells_no_more_than_its_text_is_read(fake):
+    body = json.dumps({"choices": [{"message": {"content": GOOD}}]})
+    assert client(fake, body.encode()).answer("Which?", Intent).intent == "wishing"
 
 
 def test_lost_connection_is_tried_again(fake):

@@ -25,6 +25,7 @@ from rd.errors import UserError, visible
 
 Ask = Callable[[str, dict], str]  # (prompt, JSON schema) -> the model's answer
 HOSTED = "https://api.openai.com/v1"  # the openai library's own default
+LONGEST = 86400.0  # seconds that a server may ask us to wait: a day, as for a daily quota; more is no answer
 
 
 class Again(Exception):
@@ -91,24 +92,38 @@ def server(base_url: str | None = None, model: str | None = None, key: str | Non
             raise Failed(reason) from None
         except openai.APIError as error:  # time-outs and lost connections among them
             raise Again(f"{type(error).__name__}: {short(error)}") from None
-        choices = getattr(reply, "choices", None)
-        if not choices:
-            raise Again("a reply without choices")
-        if choices[0].message.refusal or choices[0].finish_reason == "content_filter":
-            raise Refused(choices[0].message.refusal or "content filter")
-        return choices[0].message.content or ""
+        except RecursionError:
+            raise Again("a reply nested too deep") from None
+        return _text(reply)
 
     return ask
 
 
+def _text(reply: Any) -> str:
+    """What a reply says. Raises Refused, and Again for one of another form: the library checks none."""
+    choices = getattr(reply, "choices", None)
+    choice = choices[0] if isinstance(choices, list) and choices else None
+    message = getattr(choice, "message", None)
+    refusal, content = (getattr(message, name, None) for name in ("refusal", "content"))
+    if refusal or getattr(choice, "finish_reason", None) == "content_filter":
+        raise Refused(str(refusal or "content filter"))
+    if message is None or not isinstance(content, str | None):
+        raise Again("a reply without choices, a message or a text")
+    return content or ""
+
+
 def _seconds(retry_after: str | None) -> float | None:
-    """Retry-After in its two forms, seconds or a date; None where it is missing or neither."""
-    if retry_after is None or re.fullmatch(r"\d+(\.\d+)?", retry_after):
-        return None if retry_after is None else float(retry_after)
-    try:
-        return max(0.0, (parsedate_to_datetime(retry_after) - datetime.now(UTC)).total_seconds())
-    except (ValueError, TypeError):
+    """Retry-After in its two forms, seconds or a date; None where it is missing, neither, or more than LONGEST."""
+    if retry_after is None:
         return None
+    try:
+        if re.fullmatch(r"\d+(\.\d+)?", retry_after):
+            after = float(retry_after)
+        else:
+            after = max(0.0, (parsedate_to_datetime(retry_after) - datetime.now(UTC)).total_seconds())
+    except (ValueError, TypeError, LookupError, OverflowError):
+        return None
+    return after if after <= LONGEST else None
 
 
 def _package(name: str) -> str | None:
