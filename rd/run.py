@@ -177,6 +177,7 @@ def _described(folder: Path) -> tuple[dict[str, Any], Config, type[Responder]]:
     file = folder / "config.json"
     try:
         found = parse(file.read_bytes())
+        found = parse(file.read_text("utf-8"))
         values, name = found["config"], found["model"]
         config, model = from_dict(Config, values), MODELS[name]
         if digest(values) != found["digest"]:
@@ -205,13 +206,14 @@ def _is_finished(out: Path, config: Config) -> bool:
     """Whether just this run lies there, all of it: then its figures stay."""
     if not all((out / name).is_file() for name in ("config.json", FINISHED, WEIGHTS, "state.pt")):
         return False
-    return json.loads((out / "config.json").read_text())["digest"] == config.digest()
+    return parse((out / "config.json").read_text("utf-8"))["digest"] == config.digest()
 
 
 def read_json(path: Path) -> Any:
     """What `save_json` wrote. Raises UserError where it is damaged."""
     try:
         return parse(path.read_bytes())
+        return parse(path.read_text("utf-8"))
     except ValueError as error:
         raise UserError(f"{path}: damaged ({error}); delete it, and it is made again") from None
 
@@ -250,7 +252,7 @@ def load_run(folder: str | Path) -> Run:
     if described.get("vocabulary", check := _check(folder)) != check:
         raise UserError(f"{folder / 'vocabulary.json'}: damaged (wrong checksum); train the run again")
     try:
-        described = parse((folder / "config.json").read_text())
+        described = parse((folder / "config.json").read_text("utf-8"))
         config, model_class = from_dict(Config, described["config"]), MODELS[described["model"]]
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{folder / 'config.json'}: not a run of this version ({error}); train it again") from None

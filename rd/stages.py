@@ -13,6 +13,8 @@ import torch
 from rd.checkpoint import WEIGHTS, load_weights
 from rd.config import Config, TrainConfig
 from rd.data.batch import Batch, in_order, shuffled
+from rd.data.jsonl import parse
+from rd.errors import UserError
 from rd.files import replace_file, replace_text
 from rd.inputs import Inputs
 from rd.metrics import perplexity
@@ -87,9 +89,13 @@ def _stage(model: Responder, inputs: Inputs, config: TrainConfig, out: Path, res
 
 
 def _begin_final(folder: Path, steps: int) -> None:
-    """A last stage begun after other steps of the first is made anew."""
+    """A last stage begun after other steps of the first is made anew. Raises UserError where nobody can tell."""
     begun = folder / "begun.json"
-    if not begun.exists() or json.loads(begun.read_text()) != {"after": steps}:
+    try:
+        known = parse(begun.read_text("utf-8")) if begun.exists() else None
+    except ValueError as error:
+        raise UserError(f"{begun}: damaged ({error}); delete {folder} to make the last stage anew") from None
+    if known != {"after": steps}:
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir()
         replace_text(begun, json.dumps({"after": steps}))

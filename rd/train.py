@@ -86,7 +86,7 @@ def fit(
         state |= _load(out / "state.pt", model, optimizer)
         if state["best"] < math.inf and not (out / WEIGHTS).exists():
             raise UserError(f"{out / WEIGHTS}: gone, and state.pt goes on after it; delete state.pt to train again")
-    history = _History(out / "history.jsonl", state["step"])
+    history = _History(out / "history.jsonl", state["step"], state["best"])
     width = getattr(getattr(model, "config", None), "width", 300)
     per_epoch, made, began = len(batches(0)), None, time.monotonic()
     shown = tqdm(total=config.steps, initial=state["step"], desc=progress, **bar())
@@ -143,9 +143,11 @@ def read_history(path: Path) -> list[dict[str, Any]]:
     try:
         lines = path.read_text("utf-8").splitlines() if path.exists() else []
         rows = [parse(line) for line in lines if line.endswith("}")]
-        if not all(isinstance(row.get("step"), int) for row in rows):
+        if not all(isinstance(row, dict) and type(row.get("step")) is int for row in rows):
             raise ValueError("a row without its step")
-    except (ValueError, TypeError) as error:
+        if not all(isinstance(row.get("valid/score", 0.0), int | float) for row in rows):
+            raise ValueError("a score that is no number")
+    except ValueError as error:
         raise UserError(f"{path}: damaged ({error}); take the broken line out") from None
     return rows
 
@@ -153,9 +155,13 @@ def read_history(path: Path) -> list[dict[str, Any]]:
 class _History:
     """JSON lines, by the main process; rows after the state's step are from a run that was killed and are dropped."""
 
-    def __init__(self, path: Path, step: int) -> None:
+    def __init__(self, path: Path, step: int, best: float) -> None:
+        """best: the best validation that the state knows. Raises UserError for a history that lacks it."""
         rows = read_history(path) if step else []
         self.path, self.rows = path, [row for row in rows if row["step"] <= step]
+        if best < math.inf and all(row.get("valid/score") != best for row in self.rows):
+            what = "put the file back, or delete state.pt beside it to begin again"
+            raise UserError(f"{path}: lacks the best validation of the {step} steps that are done; {what}")
         text = "".join(json.dumps(row) + "\n" for row in self.rows)
         by_main(lambda: replace_text(path, text))
 

@@ -37,8 +37,9 @@ from rd.readme import embed
 from rd.report import report
 from rd.run import MODELS, load_run, save_json
 from rd.scores import score_rows, write_scores
+from rd.stages import _begin_final
 from rd.tables import write_table
-from rd.train import fit
+from rd.train import fit, read_history
 
 ROOM = 8192  # bytes that a file may have while the "disk" is full
 
@@ -235,6 +236,60 @@ def test_a_run_of_an_older_version_is_refused_with_the_reason(run: Path) -> None
     del said["config"]["knowledge"]  # which the transformer does not read
     save_json(run / "config.json", said | {"digest": rd.run.digest(said["config"])})
     assert load_run(run).name == "transformer"
+
+
+DEEP = "[" * 100_000 + "]" * 100_000
+DAMAGES = {"empty": b"", "list": b"[]", "torn": b"{", "deep": DEEP.encode(), "bytes": b'{"a": "\xff"}'}
+
+
+@pytest.mark.parametrize("text", DAMAGES.values(), ids=DAMAGES)
+def test_a_damaged_config_of_a_run_is_one_line(run: Path, text: bytes) -> None:
+    (run / "config.json").write_bytes(text)
+    with pytest.raises(UserError, match="config.json: damaged") as told:
+        load_run(run)
+    assert "\n" not in str(told.value)
+
+
+@pytest.mark.parametrize("name", sorted(DAMAGES.keys() - {"list"}))
+def test_a_last_stage_whose_beginning_is_damaged_is_not_thrown_away(tmp_path: Path, name: str) -> None:
+    text = DAMAGES[name]
+    (tmp_path / "begun.json").write_bytes(text)
+    with pytest.raises(UserError, match="begun.json: damaged"):
+        _begin_final(tmp_path, 3)
+    assert (tmp_path / "begun.json").read_bytes() == text
+
+
+HISTORIES = {
+    "not UTF-8": b'{"step": 2, "a": "\xff"}\n',
+    "deep": b'{"step": ' + DEEP.encode() + b"}\n",
+    "no step": b"{}\n",
+    "a step that is none": b'{"step": "2"}\n',
+    "a score that is none": b'{"step": 2, "valid/score": "low"}\n',
+}
+
+
+@pytest.mark.parametrize("text", HISTORIES.values(), ids=HISTORIES)
+def test_a_damaged_history_is_one_line(tmp_path: Path, text: bytes) -> None:
+    (tmp_path / "history.jsonl").write_bytes(text)
+    with pytest.raises(UserError, match="history.jsonl: damaged") as told:
+        read_history(tmp_path / "history.jsonl")
+    assert "\n" not in str(told.value)
+
+
+@pytest.mark.parametrize("left", [None, b"", b'{"step": 2, "lr": 0.1}\n'])
+@pytest.mark.parametrize("steps", [4, 6])
+def test_a_training_whose_history_is_lost_is_told_so(tmp_path: Path, left: bytes | None, steps: int) -> None:
+    history = tmp_path / "history.jsonl"
+    fit(tiny("transformer"), epochs(), validate, train_config(steps=4), tmp_path, log_every=2)
+    whole = history.read_bytes()
+    history.unlink()
+    if left is not None:
+        history.write_bytes(left)
+    with pytest.raises(UserError, match="history.jsonl: lacks the best validation of the 4 steps .* state.pt"):
+        fit(tiny("transformer"), epochs(), validate, train_config(steps=steps), tmp_path, resume=True, log_every=2)
+    assert history.read_bytes() == left if left is not None else not history.exists()
+    history.write_bytes(whole)
+    assert fit(tiny("transformer"), epochs(), validate, train_config(steps=steps), tmp_path, resume=True, log_every=2)
 
 
 def test_another_vocabulary_than_the_run_s_is_refused(run: Path) -> None:

@@ -98,6 +98,19 @@ def test_a_damaged_store_is_told_and_made_again(tmp_path: Path, capsys: pytest.C
     assert [file.name for file in tmp_path.iterdir()] == [whole.name]
 
 
+DEEP = "[" * 100_000 + "]" * 100_000
+NO_INDEX = [DEEP, '{"width": ' + DEEP + "}", '{"width": 3, "keys": ["a"], "lengths": [1e999]}', "7"]
+
+
+@pytest.mark.parametrize("text", NO_INDEX, ids=["deep", "deeper", "endless", "number"])
+def test_an_index_of_any_text_is_a_damaged_one(tmp_path: Path, text: str) -> None:
+    folder = FeatureStore.build(tmp_path, "weights", TEXTS, encode).folder
+    (folder / "index.json").write_text(text)
+    with pytest.raises(UserError, match="no whole feature store"):
+        FeatureStore(folder)
+    assert len(FeatureStore.build(tmp_path, "weights", TEXTS, encode)) == 4
+
+
 def test_a_store_of_an_earlier_version_is_read(tmp_path: Path) -> None:
     folder = FeatureStore.build(tmp_path, "weights", TEXTS, encode).folder
     index = json.loads((folder / "index.json").read_text())

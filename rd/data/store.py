@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from rd.data.jsonl import parse
 from rd.errors import UserError
 from rd.files import crc32
 from rd.locks import locked
@@ -38,7 +39,7 @@ class FeatureStore:
         """Open a finished store, read through once. Raises UserError where there is none, or a damaged one."""
         self.folder = Path(folder)
         try:
-            index = json.loads((self.folder / "index.json").read_text())
+            index = parse((self.folder / "index.json").read_text("utf-8"))
             self.width, ends = index["width"], np.cumsum([0, *index["lengths"]])
             self._at = {key: (int(a), int(b)) for key, a, b in zip(index["keys"], ends[:-1], ends[1:], strict=True)}
             words = int(ends[-1])
@@ -48,7 +49,7 @@ class FeatureStore:
                 raise ValueError(f"{sizes[0]} bytes of tags and {sizes[1]} of vectors for {words} words")
             if "crc32" in index and index["crc32"] != _check(self.folder, index):
                 raise ValueError("wrong checksum")
-        except (OSError, ValueError, LookupError, TypeError) as error:
+        except (OSError, ValueError, LookupError, TypeError, OverflowError) as error:
             raise UserError(f"{folder}: no whole feature store ({error})") from None
         self._tags = np.fromfile(self.folder / "tags.u8", dtype=np.uint8)
         self._vectors = (
