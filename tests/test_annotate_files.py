@@ -215,6 +215,50 @@ def test_what_has_changed_is_refused_in_one_line(desk, source, monkeypatch):
     refused("out.jsonl.part: not what was written there")
 
 
+DEEP = "[" * 100_000 + "]" * 100_000
+WRONG = {
+    "line": ["1", 1.5, -1, None, True],
+    "bytes": ["1", -1, None, []],
+    "settings": [None, [], "reasons", 7],
+    "finished": [None, 1],
+    "read": [None, 5],
+}
+
+
+@pytest.mark.parametrize(("name", "value"), [(name, value) for name, values in WRONG.items() for value in values])
+def test_a_state_of_the_wrong_kind_is_one_line(desk, source, name, value):
+    annotate_file(job(source), desk)
+    file = state_file(source.with_name("out.jsonl"))
+    file.write_text(json.dumps(json.loads(file.read_text()) | {name: value}))
+    with pytest.raises(UserError, match=f"out.jsonl.state.json: damaged.*{name}.*; delete it"):
+        annotate_file(job(source, resume=True), desk)
+
+
+@pytest.mark.parametrize("text", [DEEP, '{"settings": ' + DEEP + "}", "7", "[]"], ids=["deep", "deeper", "7", "list"])
+def test_a_damaged_state_is_one_line(desk, source, text):
+    state_file(source.with_name("out.jsonl")).write_text(text)
+    with pytest.raises(UserError, match="out.jsonl.state.json: damaged") as told:
+        annotate_file(job(source, resume=True), desk)
+    assert "\n" not in str(told.value)
+
+
+def test_a_state_that_tells_of_more_than_was_written_is_refused(desk, source):
+    annotate_file(job(source), desk)
+    out = source.with_name("out.jsonl")
+    state_file(out).write_text(json.dumps(json.loads(state_file(out).read_text()) | {"bytes": 10**30}))
+    with pytest.raises(UserError, match="not what was written"):
+        annotate_file(job(source, resume=True), desk)
+
+
+@pytest.mark.parametrize("wrong", [{}, {"what": "reasons"}, {"what": "reasons", "by": "weak", "block": "4"}])
+def test_a_shard_whose_settings_are_none_is_not_merged(desk, source, wrong):
+    annotate_file(job(source, shard="1/1"), desk)
+    file = state_file(shard_file(source.with_name("out.jsonl"), 1, 1))
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"settings": wrong}))
+    with pytest.raises(UserError, match="out.1-of-1.jsonl.state.json: damaged"):
+        merge_shards(job(source), 1)
+
+
 def test_an_input_that_grew_after_the_end_is_refused(desk, source):
     whole = [json.dumps(row) + "\n" for row in ROWS]
     for kept in (40, 43):  # whole blocks, and not
@@ -277,11 +321,15 @@ def test_two_at_one_output_are_refused(tmp_path):
 
 
 def test_a_shard_must_be_one_of_them(desk, source):
-    for wrong in ("0/3", "4/3", "1", "a/b", "1/0"):
+    for wrong in ("0/3", "4/3", "1", "a/b", "1/0", "1/100001", f"1/{'9' * 5000}"):
         with pytest.raises(UserError, match="--shard .*: write which"):
             annotate_file(job(source, shard=wrong), desk)
-    with pytest.raises(UserError, match="--concurrency 0"):
-        annotate_file(job(source, concurrency=0), desk)
+    for wrong in (0, 257, 100_000):
+        with pytest.raises(UserError, match=f"--concurrency {wrong}: .* 1 to 256"):
+            annotate_file(job(source, concurrency=wrong), desk)
+    for wrong in (0, 100_001, 1_000_000_000):
+        with pytest.raises(UserError, match=f"--merge {wrong}: .* 1 to 100000"):
+            merge_shards(job(source), wrong)
 
 
 @pytest.mark.parametrize("by", ["era", "tagger"])

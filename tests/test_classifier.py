@@ -12,7 +12,7 @@ import torch
 from tiny_bert import random_bert
 
 from rd.annotation import distil
-from rd.annotation.annotations import _seen, annotate_corpus, load_annotators, reference_table
+from rd.annotation.annotations import _seen, annotate_corpus, load_annotators, load_tagger, reference_table
 from rd.annotation.distil import train_tagger
 from rd.annotation.quality import intent_quality
 from rd.annotation.rows import fold_of
@@ -159,6 +159,19 @@ def test_kappa_against_its_definition() -> None:
     assert found["accuracy"] == pytest.approx(4 / 6)
     assert found["kappa"] == pytest.approx((4 / 6 - chance) / (1 - chance))
     assert found["confusion"][1][0] == 1
+
+
+DEEP = "[" * 100_000 + "]" * 100_000
+
+
+@pytest.mark.parametrize("text", [DEEP, '{"train": ' + DEEP + "}", "7", ""], ids=["deep", "deeper", "number", "empty"])
+def test_a_damaged_config_of_an_annotator_is_one_line(tmp_path: Path, text: str) -> None:
+    (tmp_path / "tagger").mkdir()
+    for name in ("metrics.json", "best.safetensors", "config.json"):
+        (tmp_path / "tagger" / name).write_text(text)
+    with pytest.raises(UserError, match="tagger/config.json: damaged") as told:
+        load_tagger(settings(), tmp_path, load)
+    assert "\n" not in str(told.value)
 
 
 def test_annotations_of_a_corpus_cross_fitted_and_resumed(tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from rd.data.jsonl import dialogue_line
 from rd.errors import UserError
 
 BLOCK = 64  # lines: a few batches of BERT, and what is done again after a kill
+MOST_SHARDS = 100_000  # each is a file
 
 
 @dataclass(frozen=True)
@@ -50,10 +51,10 @@ def count_lines(path: Path) -> int:
 
 def read_share(text: str) -> tuple[int, int]:
     """(3, 8) of "3/8". Raises UserError."""
-    found = re.fullmatch(r"(\d+)/(\d+)", text)
+    found = re.fullmatch(r"(\d{1,9})/(\d{1,9})", text)
     place, count = map(int, found.groups()) if found else (0, 0)
-    if not 1 <= place <= count:
-        raise UserError(f"--shard {text}: write which of how many, 1/8 to 8/8")
+    if not 1 <= place <= count <= MOST_SHARDS:
+        raise UserError(f"--shard {text}: write which of how many, 1/8 to 8/8; at most {MOST_SHARDS}")
     return place, count
 
 

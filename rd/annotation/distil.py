@@ -19,6 +19,7 @@ from rd.annotation.rows import Labelled, Lazy, fold_of, labelled, speaker_items,
 from rd.checkpoint import WEIGHTS, load_weights
 from rd.config import AnnotatorConfig, TrainConfig
 from rd.data.corpus import Corpus, Dialogue, samples
+from rd.data.jsonl import parse
 from rd.errors import UserError
 from rd.files import replace_text
 from rd.labels import INTENTS
@@ -213,7 +214,7 @@ def is_trained(folder: Path) -> bool:
 
 def _same(folder: Path, made: dict[str, Any]) -> None:
     try:
-        before = dict(json.loads((folder / "config.json").read_text()))
+        before = dict(parse((folder / "config.json").read_text("utf-8")))
     except (ValueError, TypeError) as error:
         raise UserError(f"{folder}/config.json: damaged ({error}); delete {folder} to train it again") from None
     if any(before.get(part) != made[part] for part in ("train", "annotator")):

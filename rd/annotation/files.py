@@ -13,6 +13,8 @@ from rd.annotation.part import Part
 from rd.annotation.ways import Desk, choose
 from rd.errors import UserError
 
+MOST_AT_ONCE = 256  # requests: each has a thread
+
 
 @dataclass(frozen=True)
 class Job:
@@ -51,8 +53,8 @@ def annotate_file(job: Job, desk: Desk) -> dict[str, Any]:
     target = job.target
     if not target.parent.is_dir():
         raise UserError(f"--out {target}: its folder is not there")
-    if job.concurrency < 1:
-        raise UserError(f"--concurrency {job.concurrency}: give how many requests at once, 1 or more")
+    if not 1 <= job.concurrency <= MOST_AT_ONCE:
+        raise UserError(f"--concurrency {job.concurrency}: give how many requests at once, 1 to {MOST_AT_ONCE}")
     lines = share(count_lines(job.source), *(read_share(job.shard) if job.shard else (1, 1)), job.block)
     way = choose(job.by, job.what, desk, target.with_suffix(".cache.jsonl"), job.concurrency)
     settings = {"what": job.what, "by": way.by, "shard": job.shard, "block": job.block, **way.made_of}

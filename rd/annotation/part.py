@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import IO, Any
 
+from rd.data.jsonl import parse
 from rd.errors import UserError
 from rd.files import replace_file
 from rd.locks import take
@@ -47,7 +48,11 @@ def read_state(out: Path) -> State | None:
     if not file.is_file():
         return None
     try:
-        return State(**json.loads(file.read_text(encoding="utf-8")))
+        found, plain = State(**parse(file.read_text("utf-8"))), State({})
+        for name, value in vars(found).items():
+            if type(value) is not type(getattr(plain, name)) or (type(value) is int and value < 0):
+                raise ValueError(f"its {name} is none")
+        return found
     except (ValueError, TypeError) as error:
         raise UserError(f"{file}: damaged, or of another version ({error}); delete it to begin anew") from None
 
@@ -86,7 +91,7 @@ class Part:
         for data in chunks(self.file, before.bytes):
             self.sha.update(data)
         more = held.stat().st_size - before.bytes
-        if self.sha.hexdigest() != before.written or (more and held == self.out):
+        if self.sha.hexdigest() != before.written or more < 0 or (more and held == self.out):
             self.file.close()
             raise UserError(f"{held}: not what was written there; delete it and {state_file(self.out)} to begin anew")
         if more:  # what a kill left half done

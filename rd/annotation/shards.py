@@ -7,9 +7,9 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from rd.annotation.blocks import count_lines, share
+from rd.annotation.blocks import MOST_SHARDS, count_lines, share
 from rd.annotation.files import Job, shard_file
-from rd.annotation.part import Part, State, chunks, read_state
+from rd.annotation.part import Part, State, chunks, read_state, state_file
 from rd.errors import UserError
 
 
@@ -20,8 +20,8 @@ def merge_shards(job: Job, count: int) -> dict[str, Any]:
     settings, of the lines that now stand in its share of the input, and as it was written. The shards stay.
     Returns dialogues, by, shards. Raises UserError naming the first shard that is not so.
     """
-    if count < 1:
-        raise UserError(f"--merge {count}: give the number of shards")
+    if not 1 <= count <= MOST_SHARDS:
+        raise UserError(f"--merge {count}: give the number of shards, 1 to {MOST_SHARDS}")
     if job.shard:
         raise UserError("--merge: it takes all shards; leave --shard out")
     lines = count_lines(job.source)
@@ -29,7 +29,7 @@ def merge_shards(job: Job, count: int) -> dict[str, Any]:
     states = [_finished(name, f"{place}/{count}") for place, name in enumerate(names, 1)]
     common = states[0].settings | {"shard": None}
     for name, state in zip(names, states, strict=True):
-        if state.settings | {"shard": None} != common or state.settings["what"] != job.what:
+        if state.settings | {"shard": None} != common or common["what"] != job.what:
             raise UserError(f"{name}: made with other settings than the rest; make it again")
     whole = hashlib.sha256()
     with Part(job.out, common, resume=False) as part, job.source.open("rb") as source:
@@ -51,6 +51,9 @@ def _finished(name: Path, shard: str) -> State:
     state = read_state(name)
     if state is None or not state.finished or not name.is_file():
         raise UserError(f"{name}: not there, or not finished; run it with --shard {shard} --resume")
+    block = state.settings.get("block")
+    if not {"what", "by"} <= state.settings.keys() or type(block) is not int or block < 1:
+        raise UserError(f"{state_file(name)}: damaged (its settings are none); delete it and make the shard again")
     return state
 
 
