@@ -19,6 +19,7 @@ from rd.data.corpus import Corpus, Dialogue, Turn, read_corpus, samples
 from rd.data.text import normalise, tokenize
 from rd.errors import UserError
 from rd.labels import EMOTIONS, INTENTS
+from rd.llm import finetune
 from rd.llm.answers import Local, Served, load_causal
 from rd.llm.baseline import Question, run_prompt, short_name
 from rd.llm.finetune import TUNING, Adapted, collate, tune
@@ -313,6 +314,33 @@ def test_calibration_centres_the_scores_over_the_given_contexts(pair, corpus):
     assert one.answer(some(corpus, 5))[4] == one.answer(some(corpus, 5)[4:])[0]  # what was learned stays
 
 
+def test_a_dialogue_of_endless_words_loses_its_front_and_fits_the_model(corpus, monkeypatch):
+    """Each letter of these words is a token."""
+    tokenizer, model = tiny("llama")
+    one, far = Local(tokenizer, model, ()), []
+    forward = Reader._forward
+
+    def watched(self, ids, place, *more):
+        far.append(int(place.max()))
+        return forward(self, ids, place, *more)
+
+    monkeypatch.setattr(Reader, "_forward", watched)
+    words = " ".join(f"{n:02}" + "qz" * 40 for n in range(48))
+    asked = [*some(corpus, 2), *samples([talk("long", "sad", Turn(words), Turn(words))])]
+    *usual, long = one.answer(asked)
+    assert max(far) <= 2047 and 0 < long["pieces"] < 2048 and 1 < long["words"] < len(tokenize(words))
+    far.clear()
+    for record, sample in zip(usual, asked, strict=False):
+        (alone,) = one.answer([sample])
+        assert alone == record | {
+            name: pytest.approx(record[name], abs=1e-2) for name in ("nll", "emotions", "intents")
+        }
+    assert max(far) < 2047
+    cut = replace(asked[2], dialogue=talk("long", "sad", Turn(words[-2000:]), Turn(words)))  # its end decides
+    (other,) = one.answer([cut])
+    assert other["emotions"] == pytest.approx(long["emotions"], abs=1e-2) and other["reply"] == long["reply"]
+
+
 # --- the run folder
 
 
@@ -409,6 +437,34 @@ def test_other_settings_do_not_mix(made, corpus, tmp_path):
         made(corpus, tmp_path / "a-s0", count=4, resume=True, model="another")
     with pytest.raises(UserError, match="other settings"):
         made(replace(corpus, sha256={"test.csv": "1"}), tmp_path / "a-s0", count=4, resume=True)
+
+
+DEEP = "[" * 100_000 + "]" * 100_000
+NO_ANSWERS = ["{}", "[]", "7", DEEP, '{"id": ' + DEEP + "}"]
+NO_ANSWERS += ['{"id": ["a"], "emotion": null, "cause": null, "intent": null, "reply": ""}']
+
+
+@pytest.mark.parametrize("line", NO_ANSWERS, ids=["object", "list", "number", "deep", "deeper", "id"])
+def test_a_line_that_is_no_answer_is_named(made, corpus, tmp_path, line):
+    made(corpus, tmp_path / "a-s0", count=4)
+    with (tmp_path / "a-s0" / "answers.jsonl").open("a") as file:
+        file.write(f"{line}\n")
+    with pytest.raises(UserError, match="answers.jsonl:5: damaged .*take the broken line out") as told:
+        made(corpus, tmp_path / "a-s0", count=8, resume=True)
+    assert "\n" not in str(told.value)
+
+
+@pytest.mark.parametrize(
+    "text", [DEEP, '{"config": ' + DEEP + "}", "", "[]", "{}"], ids=["deep", "deeper", "empty", "list", "none"]
+)
+def test_a_damaged_config_of_a_run_is_one_line(made, corpus, tmp_path, text):
+    made(corpus, tmp_path / "a-s0", count=4)
+    (tmp_path / "a-s0" / "config.json").write_text(text)
+    with pytest.raises(UserError, match="config.json: its answers were begun with other settings"):
+        made(corpus, tmp_path / "a-s0", count=4, resume=True)
+    (tmp_path / "a-s0" / "state.pt").touch()
+    with pytest.raises(UserError, match="config.json: begun with another model"):
+        finetune._begin(tmp_path / "a-s0", {"config": {"steps": 1}})
 
 
 @pytest.mark.parametrize(

@@ -23,6 +23,7 @@ from rd.neural_scores import load_pretrained
 Record = dict[str, Any]  # id, emotion, cause, intent (None: it did not parse), reply; of a local model also its figures
 CAUSE, REPLY = 24, 80  # tokens at most; ours: a cause is a phrase, and 50 words are about 65 tokens
 ROOM = 600  # tokens kept free for a dialogue (200 words at most) and its answer
+GOLD = 200  # of these for a reply, ours or the gold one; of a longer one, what the model's positions hold is scored
 PRECISIONS = {"bf16": torch.bfloat16, "fp32": torch.float32}
 
 
@@ -53,6 +54,11 @@ def peft_library() -> Any:
     return peft
 
 
+def _positions(model: Any) -> int:
+    """Tokens that a model reads in all; a billion where it does not tell."""
+    return getattr(model.config.get_text_config(), "max_position_embeddings", None) or 10**9
+
+
 class Local:
     """A causal model. Emotion and intent are the likeliest of the closed sets, so every answer parses.
 
@@ -74,12 +80,15 @@ class Local:
         self.start = Reader(model)
         begin = [tokenizer.bos_token_id] if self.prompt.begin and tokenizer.bos_token_id is not None else []
         before = begin + self._ids(self.prompt.before)
-        if len(before) + ROOM > tokenizer.model_max_length:
+        self.most = min(tokenizer.model_max_length, _positions(model))
+        if len(before) + ROOM > self.most:
             raise UserError(
-                f"--shots {len(shown)}: {len(before)} tokens, and {name} reads {tokenizer.model_max_length} in all; "
-                "give fewer"
+                f"--shots {len(shown)}: {len(before)} tokens, and {name} reads {self.most} in all; give fewer"
             )
         self.start.read([before])
+        chain = [max(map(len, self.emotions)), max(map(len, self.intents)), CAUSE, GOLD]
+        chain += [len(self._ids(f"\n{head}")) for head in HEADS.values()]
+        self.room = self.most - len(before) - sum(chain)  # tokens of a dialogue
 
         self.prior = {name: torch.zeros((), device=model.device) for name in ("emotion", "intent")}
 
@@ -98,7 +107,8 @@ class Local:
     def _think(self, asked: Sequence[Sample]) -> tuple[Reader, Tensor, list[str], Tensor]:
         """Emotion -> cause -> intent: what was read so far, and the scores of the labels (B, E), (B, I)."""
         reader = self.start.fork(len(asked))
-        reader.read([self._ids(self.prompt.ask(sample)) for sample in asked])
+        # a word may have hundreds of tokens: the dialogue loses its front
+        reader.read([self._ids(self.prompt.ask(sample))[-self.room :] for sample in asked])
         emotions = reader.log_p(self.emotions) - self.prior["emotion"]
         reader.read([self.emotions[i] + self._ids(f"\n{HEADS['cause']}") for i in emotions.argmax(-1)])
         causes = reader.say(self.tokenizer, self.ends, CAUSE)
@@ -107,11 +117,21 @@ class Local:
         reader.read([self.intents[i] + self._ids(f"\n{HEADS['reply']}") for i in intents.argmax(-1)])
         return reader, emotions, causes, intents
 
+    def _gold(self, sample: Sample, most: int) -> tuple[list[int], int]:
+        """Tokens and number of the gold reply's words: as many as fit into `most` tokens, and be it half a word."""
+        words = normalise(sample.target.text).split()
+        ids = self._ids(f" {' '.join(words)}")
+        while len(ids) > most and len(words) > 1:
+            words = words[: max(1, len(words) * most // len(ids))]
+            ids = self._ids(f" {' '.join(words)}")
+        return ids[:most], len(words)
+
     def answer(self, asked: Sequence[Sample]) -> list[Record]:
         """The chain, the gold reply's likelihood after it, and our reply. The gold reply is forgotten before ours."""
         reader, emotions, causes, intents = self._think(asked)
-        gold = [self._ids(f" {normalise(sample.target.text)}") for sample in asked]
-        nll = reader.nll([ids + self.end for ids in gold])
+        left = (self.most - reader.length()).flatten().tolist()
+        gold = [self._gold(*pair) for pair in zip(asked, left, strict=True)]
+        nll = reader.nll([ids + self.end for ids, _ in gold])
         replies = reader.say(self.tokenizer, {*self.ends, *self.end}, REPLY, last=True)
         return [
             {
@@ -121,9 +141,9 @@ class Local:
                 "intent": INTENTS[int(intents[i].argmax())],
                 "reply": clipped(replies[i]),
                 "nll": nll[i].item(),
-                "words": len(tokenize(sample.target.text)) + 1,
-                "pieces": len(gold[i]),
-                "unknown": gold[i].count(self.tokenizer.unk_token_id),
+                "words": gold[i][1] + 1,
+                "pieces": len(gold[i][0]),
+                "unknown": gold[i][0].count(self.tokenizer.unk_token_id),
                 "emotions": [round(value, 4) for value in emotions[i].tolist()],  # scores of the labels
                 "intents": [round(value, 4) for value in intents[i].tolist()],
             }

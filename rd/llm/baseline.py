@@ -18,7 +18,7 @@ from rd.annotation.annotations import Tagger
 from rd.annotation.llm_backends import by_server
 from rd.answering import check_protocol, shareable
 from rd.data.corpus import Corpus, Sample, samples
-from rd.data.jsonl import write_lines
+from rd.data.jsonl import parse, write_lines
 from rd.errors import UserError
 from rd.files import append
 from rd.llm.answers import PRECISIONS, Local, Record, Served, load_causal
@@ -141,7 +141,7 @@ def _begin(out: Path, described: dict[str, Any]) -> None:
     """Write config.json. Raises UserError where answers of another question lie here."""
     file = out / "config.json"
     try:
-        ours = not (out / ANSWERS).exists() if not file.exists() else json.loads(file.read_text()) == described
+        ours = not (out / ANSWERS).exists() if not file.exists() else parse(file.read_text("utf-8")) == described
     except ValueError:
         ours = False
     if not ours:
@@ -160,10 +160,26 @@ def _finished(file: Path) -> list[Record]:
     end = whole.rfind(b"\n") + 1
     if end < len(whole):
         os.truncate(file, end)
-    try:
-        return [dict(json.loads(line)) for line in whole[:end].splitlines()]
-    except (ValueError, TypeError) as error:
-        raise UserError(f"{file}: damaged ({error}); take the broken line out, and it is asked again") from None
+    records = []
+    for number, line in enumerate(whole[:end].splitlines(), 1):
+        try:
+            records.append(_record(line))
+        except ValueError as error:
+            what = "take the broken line out, and it is asked again"
+            raise UserError(f"{file}:{number}: damaged ({error}); {what}") from None
+    return records
+
+
+def _record(line: bytes) -> Record:
+    """A line of an answers file. Raises ValueError where it is none."""
+    record = parse(line)
+    if not isinstance(record, dict):
+        raise ValueError("not an answer")
+    for name in ("id", "emotion", "cause", "intent", "reply"):
+        may_be = str if name in ("id", "reply") else str | None
+        if not isinstance(record.get(name, 0), may_be):
+            raise ValueError(f"no {name}")
+    return record
 
 
 def _answer(answer: Callable, asked: Sequence[Sample], file: Path, size: int) -> float:

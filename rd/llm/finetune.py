@@ -5,7 +5,6 @@ The text is the one that is asked later, without shots; the loss is on the answe
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -19,6 +18,7 @@ from torch.nn import functional as F
 
 from rd.config import TrainConfig
 from rd.data.corpus import Corpus, Sample, samples
+from rd.data.jsonl import parse
 from rd.errors import UserError
 from rd.llm.answers import load_causal, peft_library
 from rd.llm.prompt import Prompt, gold_chain, prompt, steps
@@ -159,8 +159,12 @@ def _begin(out: Path, described: dict[str, Any]) -> None:
     """Write config.json. Raises UserError where a state of another model, corpus or other settings lies there."""
     file, steps = out / "config.json", described["config"]["steps"]
     if (out / "state.pt").exists():
-        before = json.loads(file.read_text()) if file.exists() else None
-        if before is None or before | {"config": before["config"] | {"steps": steps}} != described:
+        try:
+            before = parse(file.read_text("utf-8")) if file.exists() else {}
+            ours = before | {"config": before["config"] | {"steps": steps}} == described
+        except (ValueError, LookupError, TypeError):
+            ours = False
+        if not ours:
             raise UserError(f"{file}: begun with another model, corpus or other settings; give another --out")
     save_json(file, described)
 

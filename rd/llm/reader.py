@@ -46,7 +46,7 @@ class Reader:
         longest = max(map(len, texts))
         ids = torch.tensor([[0] * (longest - len(text)) + list(text) for text in texts], device=self.place.device)
         new = torch.tensor([[0] * (longest - len(text)) + [1] * len(text) for text in texts], device=ids.device)
-        place = torch.where(new > 0, self._length() + new.cumsum(1) - 1, NOWHERE)
+        place = torch.where(new > 0, self.length() + new.cumsum(1) - 1, NOWHERE)
         scores = self._forward(ids, place, None, keep)
         self.next = scores[:, -1]
         return scores
@@ -65,7 +65,7 @@ class Reader:
         ids = torch.tensor([answers[a][i - 1] for a, i in rest], device=device)  # (Q,)
         told = torch.tensor([answers[a][i] for a, i in rest], device=device)
         branch, depth = torch.tensor(rest, device=device).T
-        place = self._length() + depth - 1  # (B, Q)
+        place = self.length() + depth - 1  # (B, Q)
         scores = self._forward(ids.expand_as(place), place, branch, len(rest))  # (B, Q, V)
         each = scores.log_softmax(-1).gather(-1, told.expand_as(place)[..., None])[..., 0]
         self._forget(len(rest))
@@ -107,7 +107,7 @@ class Reader:
         texts = [tokenizer.decode([t for t in row if t not in ends], skip_special_tokens=True) for row in said]
         return [text.partition("\n")[0].strip() for text in texts]
 
-    def _length(self) -> Tensor:
+    def length(self) -> Tensor:
         """Tokens of each text (B, 1)."""
         return (self.place != NOWHERE).sum(1, keepdim=True)
 
