@@ -13,7 +13,7 @@ from torch.testing import assert_close
 
 from rd.annotation.quality import reason_quality, runs, tag_scores
 from rd.annotation.rows import Item, Lazy, turn_batch
-from rd.models.annotator import ERA
+from rd.models.annotator import ERA, _batches
 from rd.models.bert import encode_words
 
 TURNS = ["i am so sad my dog died today", "oh no sorry", "you won the unbelievable race that is"]
@@ -75,6 +75,36 @@ def test_padding_and_batch_mates_change_nothing(switches: dict) -> None:
         assert tags.tolist() == alone_tags.tolist()
         assert (tags.dtype, h.dtype, h.shape) == (np.uint8, np.float16, (len(words), 16))
         np.testing.assert_allclose(h, alone_h, atol=0.03)  # bf16
+
+
+def test_long_turns_in_small_batches_are_the_same_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, shapes = era(), []
+    model.threshold.fill_(float(np.median(np.concatenate(model.predict(LISTS)[0]))))
+    lists = [LISTS[i % 3] * (1 + i % 4) for i in range(12)]
+
+    def pieces(rows, real=model.pieces):
+        shapes.append((len(rows), max(map(len, rows))))
+        return real(rows)
+
+    monkeypatch.setattr(model, "pieces", pieces)
+    whole, chances = model.annotate(lists), model.predict(lists)
+    assert shapes == [(12, 32)] * 2
+    monkeypatch.setattr("rd.models.annotator.PADDED", 40)
+    shapes.clear()
+    for (tags, h), (other_tags, other_h) in zip(whole, model.annotate(lists), strict=True):
+        assert tags.tolist() == other_tags.tolist() and tags.shape == other_tags.shape
+        np.testing.assert_allclose(h, other_h, atol=0.03)  # bf16
+    assert len(shapes) > 3 and all(rows == 1 or rows * longest <= 40 for rows, longest in shapes)
+    np.testing.assert_allclose(np.concatenate(model.predict(lists)[0]), np.concatenate(chances[0]), atol=0.03)
+    assert model.annotate([]) == []
+
+
+def test_usual_turns_stand_in_batches_of_128_and_endless_ones_in_few() -> None:
+    usual = [["so"] * (1 + i % 100) for i in range(300)]
+    sizes = [[len(usual[i]) for i in batch] for batch in _batches(usual, 128)]
+    assert list(map(len, sizes)) == [128, 128, 44] and sum(sizes, []) == sorted(map(len, usual))
+    assert [len(batch) for batch in _batches([["a"] * 2000] * 20, 128)] == [8, 8, 4]
+    assert list(_batches([["a"] * 10**5] * 2 + [["a"]], 128)) == [[2], [0], [1]] and list(_batches([], 128)) == []
 
 
 @pytest.mark.parametrize("size", [1, 2, 16])

@@ -112,8 +112,10 @@ def _by_era(desk: Desk) -> Callable[[Dialogues], list[Any]]:
 
     def label(dialogues: Dialogues) -> list[Any]:
         found = [[words(turn) for turn in turns[::2]] for turns in dialogues]
-        marked = iter(era.annotate([[word.text for word in turn] for turns in found for turn in turns]))
-        return [[spans_from_tags(turn, next(marked)[0].tolist()) for turn in turns] for turns in found]
+        # not `annotate`: its vectors of a block of long turns would fill the memory
+        chances, _ = era.predict([[word.text for word in turn] for turns in found for turn in turns])
+        marked = (chance > float(era.threshold) for chance in chances)
+        return [[spans_from_tags(turn, next(marked).tolist()) for turn in turns] for turns in found]
 
     return label
 

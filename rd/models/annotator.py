@@ -13,7 +13,7 @@ Beyond the paper: an emotion head on the mean of h~, so that h~ carries the emot
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -26,6 +26,8 @@ from rd.blocks.crf import LinearChainCRF
 from rd.data.batch import UNLABELLED
 from rd.labels import EMOTIONS
 from rd.models.bert import WordPieces, encode_words
+
+PADDED = 128 * 128  # words of a batch with padding: more than people say, so only attention (B, L, L) feels it
 
 
 @dataclass(frozen=True)
@@ -173,14 +175,11 @@ class ERA(nn.Module):
         return [t[: len(w)] for w, (t, _) in zip(word_lists, found)], np.stack([e for _, e in found])
 
     def _map(self, word_lists, batch, dialogue, use) -> list[tuple[np.ndarray, np.ndarray]]:
-        """use(h~, pieces) -> two tensors, row by row, batched by length."""
+        """use(h~, pieces) -> two tensors, row by row, in batches of like length: `batch` rows, PADDED words at most."""
         self.eval()
         device = self.emission.weight.device
-        order = range(len(word_lists)) if dialogue else sorted(range(len(word_lists)), key=lambda i: len(word_lists[i]))
         out: list[Any] = [None] * len(word_lists)
-        size = len(word_lists) if dialogue else batch
-        for start in range(0, len(word_lists), max(size, 1)):
-            chosen = order[start : start + size]
+        for chosen in [range(len(out))] if dialogue and out else _batches(word_lists, batch):
             pieces = self.pieces([word_lists[i] for i in chosen])
             pieces = WordPieces(*(t.to(device) for t in pieces))
             turn = torch.arange(len(chosen), device=device)
@@ -190,3 +189,14 @@ class ERA(nn.Module):
             for i, first, second in zip(chosen, *both):
                 out[i] = (first, second)
         return out
+
+
+def _batches(word_lists: Sequence[Sequence[str]], rows: int) -> Iterator[list[int]]:
+    """Indices by length, in batches of at most `rows`, and of at most PADDED words with padding or one row alone."""
+    chosen: list[int] = []
+    for i in sorted(range(len(word_lists)), key=lambda i: len(word_lists[i])):
+        if chosen and (len(chosen) == rows or (len(chosen) + 1) * len(word_lists[i]) > PADDED):
+            yield chosen
+            chosen = []
+        chosen.append(i)
+    yield from [chosen] if chosen else ()
