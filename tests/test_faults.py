@@ -152,6 +152,18 @@ def test_a_read_only_folder_is_one_line(tmp_path: Path, capsys: pytest.CaptureFi
     assert (out / "x.jsonl").read_text() == "old" and names(out) == ["x.jsonl"]
 
 
+def test_a_study_in_a_read_only_folder_says_why_it_cannot_be_opened(tmp_path: Path) -> None:
+    create(tmp_path / "ratings.sqlite", {})
+    with read_only(tmp_path), pytest.raises(UserError, match="cannot be opened.* takes none: Permission denied"):
+        Store(tmp_path)
+    (tmp_path / "ratings.sqlite").chmod(0)
+    with read_only(tmp_path), pytest.raises(UserError, match=r"cannot be opened \(Permission denied\)"):
+        Store(tmp_path)
+    (tmp_path / "ratings.sqlite").chmod(0o600)
+    with Store(tmp_path) as store:
+        assert store.raters == []
+
+
 def test_a_finished_store_is_read_from_a_read_only_folder(tmp_path: Path) -> None:
     def encode(texts: list[str]) -> list:
         return [(np.zeros(1, np.uint8), np.zeros((1, 4), np.float16)) for _ in texts]

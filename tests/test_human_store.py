@@ -13,8 +13,9 @@ from human_study import study
 
 from rd.errors import UserError
 from rd.human.guidelines import ASPECTS
+from rd.human.schema import VERSION
 from rd.human.session import Session, given, save_ratings, take_seat
-from rd.human.store import VERSION, WAIT, Store, create, outcome, sided
+from rd.human.store import WAIT, Store, create, outcome, sided
 
 RATES = """
 import sys
@@ -178,6 +179,27 @@ def test_other_files_are_named(tmp_path):
         store.db.execute(f"PRAGMA user_version = {VERSION + 1}")
     with pytest.raises(UserError, match=f"schema {VERSION + 1}"):
         Store(folder)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda data: data.replace(b"CREATE TABLE pairs", b"CREATE TABLE \xff\xff\xff\xff\xff"),  # quoted in the error
+        lambda data: data.replace(b"CREATE TABLE pairs", b"CREATE TABLF pairs"),
+        lambda data: data[: len(data) // 2],
+        lambda data: data[:8192] + bytes(4096) + data[12288:],
+        lambda data: data[::-1].replace(b"10p", b"10q", 1)[::-1],  # of a table and its index, one only
+        lambda data: data.replace(b'["reflectdiffu', b'{"reflectdiffu'),
+        lambda data: data.replace(b"equal", b"equol"),  # the name of a fact
+    ],
+)
+def test_a_damaged_study_is_named_as_such(tmp_path, damage):
+    path = study(tmp_path) / "ratings.sqlite"
+    data = path.read_bytes()
+    path.write_bytes(damage(data))
+    assert path.read_bytes() != data
+    with pytest.raises(UserError, match=f"{path}: the database is damaged"), Store(path) as store:
+        assert store.facts
 
 
 def test_nothing_is_written_over(tmp_path):

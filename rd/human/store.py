@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,38 +17,13 @@ from threading import RLock
 from typing import Any
 
 from rd.errors import UserError
-from rd.human.guidelines import ASPECTS, CHOICES
+from rd.files import replace_file
+from rd.human.schema import FAULTS, LOGS, build, damaged, opened
 
 NAME = "ratings.sqlite"
-APPLICATION = 0x72644142  # "rdAB": marks the file as such a study
-VERSION = 1  # of the schema
 WAIT = 30.0  # seconds for another writer to finish
 OUTCOMES = ("win", "lose", "tie")  # of the first system
-
-
-def _one_of(values: tuple[str, ...]) -> str:
-    return f"IN ({', '.join(map(repr, values))})"
-
-
-SCHEMA = f"""
-PRAGMA application_id = {APPLICATION};
-PRAGMA user_version = {VERSION};
-CREATE TABLE facts (name TEXT PRIMARY KEY, value TEXT NOT NULL);
-CREATE TABLE pairs (pair TEXT PRIMARY KEY, sample TEXT NOT NULL, context TEXT NOT NULL, ours TEXT NOT NULL,
-                    theirs TEXT NOT NULL);
-CREATE TABLE key (pair TEXT PRIMARY KEY REFERENCES pairs, opponent TEXT NOT NULL);
-CREATE TABLE raters (code TEXT PRIMARY KEY, name TEXT UNIQUE, simulated INTEGER NOT NULL DEFAULT 0);
-CREATE TABLE shown (rater TEXT NOT NULL REFERENCES raters, place INTEGER NOT NULL, pair TEXT NOT NULL REFERENCES pairs,
-                    ours_first INTEGER NOT NULL CHECK (ours_first IN (0, 1)),
-                    PRIMARY KEY (rater, pair), UNIQUE (rater, place));
-CREATE TABLE ratings (rater TEXT NOT NULL, pair TEXT NOT NULL, aspect TEXT NOT NULL CHECK (aspect {_one_of(ASPECTS)}),
-                      choice TEXT NOT NULL CHECK (choice {_one_of(CHOICES)}), time TEXT NOT NULL,
-                      PRIMARY KEY (rater, pair, aspect), FOREIGN KEY (rater, pair) REFERENCES shown (rater, pair));
-CREATE TABLE judged (model TEXT NOT NULL, pair TEXT NOT NULL REFERENCES pairs, aspect TEXT NOT NULL,
-                     ours_first INTEGER NOT NULL, choice TEXT, PRIMARY KEY (model, pair, aspect, ours_first));
-CREATE TABLE settled (pair TEXT NOT NULL REFERENCES pairs, aspect TEXT NOT NULL, outcome TEXT NOT NULL, judge TEXT
-                      NOT NULL, PRIMARY KEY (pair, aspect));
-"""
+NOTED = {"runs", "corpus", "data", "seed", "withheld", "pairs", "equal", "code", "date"}  # the facts that tables tell
 
 
 @dataclass(frozen=True)
@@ -74,16 +49,7 @@ class Store:
         if not self.path.is_file():
             raise UserError(f"{self.path}: no such file; rd human make builds one")
         self.lock = RLock()
-        self.db = sqlite3.connect(self.path, timeout=WAIT, isolation_level=None, check_same_thread=False)
-        try:
-            _check(self.db, self.path)
-            _prepare(self.db)
-            self.db.execute("PRAGMA journal_mode = WAL")
-        except (sqlite3.Error, UserError) as error:
-            self.close()
-            if isinstance(error, UserError):
-                raise
-            raise UserError(f"{self.path}: not a database of ratings ({error}); rd human make builds one") from None
+        self.db = opened(self.path, WAIT)
 
     def __enter__(self) -> Store:
         return self
@@ -100,7 +66,7 @@ class Store:
         try:
             with self.lock:
                 return self.db.execute(query, values).fetchall()
-        except sqlite3.Error as error:
+        except FAULTS as error:
             raise UserError(f"{self.path}: {error}; keep the file aside and look at it with sqlite3") from None
 
     @contextmanager
@@ -111,7 +77,7 @@ class Store:
                 self.db.execute("BEGIN IMMEDIATE")
                 yield self.db
                 self.db.execute("COMMIT")
-            except sqlite3.Error as error:
+            except FAULTS as error:
                 raise UserError(f"{self.path}: not written ({error}); is the disk full, or the file held?") from None
             finally:
                 if self.db.in_transaction:
@@ -120,7 +86,14 @@ class Store:
     @property
     def facts(self) -> dict[str, Any]:
         """What `make` noted: seed, corpus, runs, counts."""
-        return {row["name"]: json.loads(row["value"]) for row in self.rows("SELECT * FROM facts")}
+        rows = self.rows("SELECT * FROM facts")
+        try:
+            found = {row["name"]: json.loads(row["value"]) for row in rows}
+        except ValueError as error:
+            raise damaged(self.path, f"facts: {error}") from None
+        if missing := NOTED - found.keys():
+            raise damaged(self.path, f"no facts of {', '.join(sorted(missing))}")
+        return found
 
     @property
     def raters(self) -> list[str]:
@@ -159,42 +132,25 @@ def sided(ours: str, theirs: str, ours_first: bool) -> tuple[str, str]:
     return (ours, theirs) if ours_first else (theirs, ours)
 
 
-def create(path: Path, tables: dict[str, list[tuple]]) -> None:
-    """A new study, whole or absent: rows by table. Raises UserError where a file lies there already."""
+def create(path: Path, tables: dict[str, list[tuple]], beside: Callable[[], None] = lambda: None) -> None:
+    """A new study, whole or absent: rows by table. Raises UserError where a file lies there already.
+
+    beside: writes what belongs to the study, when the database is built and not yet in its place. The database marks a
+    study, so it comes last; until then it lies there under the name of a part (`rd.files.replace_file`).
+    """
     if path.exists():
         raise UserError(f"{path}: a study lies here already{_held(path)}; give another --out")
-    beside = path.with_name(f".{path.name}.part")
-    beside.unlink(missing_ok=True)
-    db = sqlite3.connect(beside, isolation_level=None)
-    try:
-        _prepare(db)
-        db.executescript(SCHEMA)
-        db.execute("BEGIN")
-        for table, rows in tables.items():
-            db.executemany(f"INSERT INTO {table} VALUES ({', '.join('?' * len(rows[0]))})", rows)
-        db.execute("COMMIT")
-    except sqlite3.Error as error:
-        db.close()
-        beside.unlink(missing_ok=True)
-        raise UserError(f"{path}: not written ({error}); is the disk full?") from None
-    finally:
-        db.close()
-    beside.replace(path)
 
+    def write(part: str) -> None:
+        try:
+            build(Path(part), tables)
+        except sqlite3.Error as error:
+            for end in LOGS:
+                Path(f"{part}{end}").unlink(missing_ok=True)
+            raise UserError(f"{path}: not written ({error}); is the disk full?") from None
+        beside()
 
-def _prepare(db: sqlite3.Connection) -> None:
-    db.row_factory = sqlite3.Row
-    db.execute("PRAGMA foreign_keys = ON")
-    db.execute("PRAGMA synchronous = FULL")
-
-
-def _check(db: sqlite3.Connection, path: Path) -> None:
-    """Raises UserError where the file is a database of another kind or schema."""
-    kind, version = (db.execute(f"PRAGMA {name}").fetchone()[0] for name in ("application_id", "user_version"))
-    if kind != APPLICATION:
-        raise UserError(f"{path}: a database of something else; give one that rd human make built")
-    if version != VERSION:
-        raise UserError(f"{path}: schema {version}, and this rd reads {VERSION}; make the study again")
+    replace_file(path, write)
 
 
 def _held(path: Path) -> str:
