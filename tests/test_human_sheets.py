@@ -2,8 +2,11 @@
 
 import csv
 import io
+import itertools
 import json
+import os
 from collections import Counter
+from errno import ENOSPC
 
 import pytest
 from human_study import OTHERS, OURS, corpus, lines, run, study
@@ -15,6 +18,7 @@ from rd.human.guidelines import ASPECTS
 from rd.human.session import given
 from rd.human.sheets import COLUMNS, make, plain, said
 from rd.human.store import Store, outcome
+from rd.locks import locked
 
 
 def rows(path):
@@ -198,3 +202,66 @@ def test_what_was_drawn_is_noted(tmp_path):
         facts = store.facts
         assert facts["seed"] == 4 and facts["runs"] == [OURS, *OTHERS] and facts["withheld"][OURS] == 3
         assert {"code", "date", "libraries", "data"} <= set(facts) and json.dumps(facts)
+
+
+def breaks_at(place, broken):
+    """An os.replace that ends in `broken` where the file number `place` would get its name."""
+    renamed, replace = itertools.count(), os.replace
+    return lambda *names: broken() if next(renamed) == place else replace(*names)
+
+
+def left(folder):
+    """Name and text of each file, of the database the name only: it holds a date."""
+    return {path.name: path.suffix == ".csv" and path.read_bytes() for path in folder.iterdir()}
+
+
+@pytest.fixture
+def ready(tmp_path):
+    """(runs, corpus): what `make` needs."""
+    data = corpus(tmp_path)
+    return [run(tmp_path, name, data) for name in (OURS, *OTHERS)], data
+
+
+@pytest.mark.parametrize("place", range(4))  # three sheets, then the database
+def test_what_a_kill_leaves_is_no_study_and_is_made_again(tmp_path, ready, monkeypatch, place):
+    out = tmp_path / "study"
+    child = os.fork()
+    if not child:
+        monkeypatch.setattr(os, "replace", breaks_at(place, lambda: os._exit(9)))
+        try:
+            make(*ready, out, 5)
+        finally:
+            os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
+    with pytest.raises(UserError, match="no such file"):
+        Store(out)
+    (out / ".ratings.sqlite.part-journal").write_text("of a make that was killed earlier")
+    make(*ready, out, 5, raters=2)
+    make(*ready, tmp_path / "whole", 5, raters=2)
+    assert left(out) == left(tmp_path / "whole") and len(left(out)) == 3
+
+
+@pytest.mark.parametrize(("place", "name"), enumerate(["sheet-r1.csv", "sheet-r2.csv", "ratings.sqlite"]))
+def test_a_full_disk_leaves_nothing_of_a_study(tmp_path, ready, monkeypatch, place, name):
+    def full():
+        raise OSError(ENOSPC, os.strerror(ENOSPC))
+
+    monkeypatch.setattr(os, "replace", breaks_at(place, full))
+    with pytest.raises(OSError, match=name):
+        make(*ready, tmp_path / "study", 5, raters=2)
+    assert not (tmp_path / "study").exists()
+
+
+def test_sheets_that_lost_their_database_are_kept(tmp_path, ready):
+    out = tmp_path / "study"
+    make(*ready, out, 5)
+    (out / "ratings.sqlite").unlink()
+    before = left(out)
+    with pytest.raises(UserError, match="sheets without their database"):
+        make(*ready, out, 5)
+    assert left(out) == before
+
+
+def test_of_two_that_make_a_study_the_second_is_refused(tmp_path, ready):
+    with locked(tmp_path / "study"), pytest.raises(UserError, match=f"process {os.getpid()} .* is writing here"):
+        make(*ready, tmp_path / "study", 5)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,8 @@ from rd.data.jsonl import read_objects, whole
 from rd.errors import UserError
 from rd.files import replace_file
 from rd.human.guidelines import ASPECTS
-from rd.human.store import NAME, Store, create
+from rd.human.store import NAME, create, sided
+from rd.locks import locked
 from rd.provenance import provenance
 
 COLUMNS = ("rater", "pair", "context", "reply A", "reply B", *ASPECTS)
@@ -39,8 +40,6 @@ def make(
             raise UserError(f"--{name} {value - (name == 'seed')}: give a whole number of at least {name != 'seed':d}")
     if len(set(names)) != len(names) or len(names) < 2:
         raise UserError(f"{', '.join(names)}: give two or more run folders of different names, ReflectDiffu's first")
-    if list(out.glob("sheet-*.csv")) and not (out / NAME).exists():
-        raise UserError(f"{out}: sheets without their database lie here; give another --out")
     asked = {sample.id: sample for sample in samples(corpus.splits.get("test", ()))}
     read = [_replies(Path(run), corpus, asked) for run in runs]
     ours, report = read[0][0], {"withheld": {name: missing for name, (_, missing) in zip(names, read)}}
@@ -51,22 +50,42 @@ def make(
     tables = _tables(drawn, ours, raters, chance) | {
         "facts": [(k, json.dumps(v)) for k, v in provenance(**facts).items()]
     }
-    out.mkdir(parents=True, exist_ok=True)
-    create(out / NAME, tables)
-    with Store(out) as store:
-        for rater in store.raters:
-            write_sheet(store, rater, out / f"sheet-{rater}.csv")
+    with locked(out):
+        known = any((out / name).exists() for name in (NAME, f".{NAME}.part"))  # the latter: of a make that was killed
+        if not known and any(out.glob("sheet-*.csv")):
+            raise UserError(f"{out}: sheets without their database lie here; give another --out")
+        try:
+            create(out / NAME, tables, lambda: _write_sheets(out, tables))
+        except BaseException:
+            if not (out / NAME).exists():
+                _remove_sheets(out)
+            raise
     return report
 
 
-def write_sheet(store: Store, rater: str, path: Path) -> None:
-    """One rater's sheet for a spreadsheet, the aspects still empty."""
-    empty = [""] * len(ASPECTS)
-    rows = [[rater, p.pair, *map(plain, (p.context, p.a, p.b)), *empty] for p in store.sheet(rater)]
+def _write_sheets(out: Path, tables: dict[str, list[tuple]]) -> None:
+    """A sheet a rater; those of a make that was killed go."""
+    _remove_sheets(out)
+    texts = {pair: (context, replies) for pair, _, context, *replies in tables["pairs"]}
+    for code, *_ in tables["raters"]:
+        mine = [(pair, first) for rater, _, pair, first in tables["shown"] if rater == code]
+        rows = [(code, pair, texts[pair][0], *sided(*texts[pair][1], first)) for pair, first in mine]
+        write_sheet(out / f"sheet-{code}.csv", rows)
+
+
+def _remove_sheets(out: Path) -> None:
+    for path in (*out.glob("sheet-*.csv"), *out.glob(".sheet-*.csv.part")):
+        path.unlink()
+
+
+def write_sheet(path: Path, rows: Iterable[tuple[str, ...]]) -> None:
+    """One rater's sheet for a spreadsheet, the aspects still empty. rows: rater, pair, context, reply A, reply B."""
 
     def write(beside: str) -> None:
-        with open(beside, "w", encoding="utf-8-sig", newline="") as file:  # the mark tells spreadsheets: UTF-8
-            csv.writer(file).writerows([COLUMNS, *rows])
+        with open(beside, "w", encoding="utf-8-sig", newline="") as file:  # the mark tells spreadsheets it is UTF-8
+            lines = csv.writer(file)
+            lines.writerow(COLUMNS)
+            lines.writerows([rater, pair, *map(plain, texts), *[""] * len(ASPECTS)] for rater, pair, *texts in rows)
 
     replace_file(path, write)
 
