@@ -12,11 +12,13 @@ import pytest
 from human_study import OTHERS, OURS, corpus, lines, run, study
 
 from rd.data.corpus import samples
+from rd.data.jsonl import write_jsonl, write_lines
+from rd.data.records import Dialogue, Turn
 from rd.errors import UserError
 from rd.human.filled import read_sheet
 from rd.human.guidelines import ASPECTS
 from rd.human.session import given
-from rd.human.sheets import COLUMNS, make, plain, said
+from rd.human.sheets import COLUMNS, MOST_CONTEXT, make, plain, said
 from rd.human.store import Store, outcome
 from rd.locks import locked
 
@@ -265,3 +267,24 @@ def test_sheets_that_lost_their_database_are_kept(tmp_path, ready):
 def test_of_two_that_make_a_study_the_second_is_refused(tmp_path, ready):
     with locked(tmp_path / "study"), pytest.raises(UserError, match=f"process {os.getpid()} .* is writing here"):
         make(*ready, tmp_path / "study", 5)
+
+
+def test_the_longest_texts_come_back(tmp_path, caplog):
+    """A dialogue and a reply as long as a corpus may hold, and longer."""
+    turns = tuple(Turn(f"turn {number} " + "word " * 750) for number in range(200))
+    (tmp_path / "data").mkdir()
+    write_jsonl(tmp_path / "data" / "test.jsonl", [Dialogue("long", "proud", "", turns)])
+    data = corpus(tmp_path)
+    last = samples(data.splits["test"])[-1]
+    runs = [tmp_path / name for name in (OURS, OTHERS[0])]
+    for folder, word in zip(runs, ("yes ", "no ")):
+        folder.mkdir()
+        write_lines(folder / "samples.jsonl", [{"id": last.id, "reply": word * 100_000}])
+    make(runs, data, tmp_path / "study", 1, raters=1)
+    assert caplog.text.count("samples.jsonl:1: reply: ") == 2 and f"{last.id}: 199 turns before it" in caplog.text
+    (row,) = table = rows(tmp_path / "study" / "sheet-r1.csv")
+    assert row["context"].endswith(f"\nSpeaker: {' '.join(turns[198].text.split())}")
+    assert MOST_CONTEXT - 4000 < len(row["context"]) < 32_767 and row["context"].startswith("(191 earlier turns)\n")
+    row["fluency"] = "A"
+    with Store(tmp_path / "study") as store:
+        assert read_sheet(written(tmp_path / "back.csv", table), store, "Ann") == {"new": 1, "known": 0, "empty": 2}

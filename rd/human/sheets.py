@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import csv
 import json
+import logging
 from collections.abc import Iterable, Sequence
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ import numpy as np
 
 from rd.data.corpus import Corpus, Sample, samples
 from rd.data.jsonl import read_objects, whole
+from rd.data.records import cut_text
 from rd.errors import UserError
 from rd.files import replace_file
 from rd.human.guidelines import ASPECTS
@@ -23,6 +26,7 @@ from rd.human.store import NAME, create, sided
 from rd.locks import locked
 from rd.provenance import provenance
 
+MOST_CONTEXT = 32_000  # characters; a cell of Excel's holds 32,767, and Python's reader of CSV takes 131,072
 COLUMNS = ("rater", "pair", "context", "reply A", "reply B", *ASPECTS)
 FORMULA = tuple("=+-@＝＋－＠\t\r\n")  # a spreadsheet would compute a cell that begins so, perhaps behind blanks
 
@@ -107,7 +111,7 @@ def _replies(run: Path, corpus: Corpus, asked: dict[str, Sample]) -> tuple[dict[
         if not isinstance(row.get("reply"), str):
             withheld += 1
         else:
-            found[row["id"]] = whole(f"{where}: reply", row["reply"])
+            found[row["id"]] = cut_text(f"{where}: reply", whole(f"{where}: reply", row["reply"]))
     return found, withheld
 
 
@@ -152,6 +156,11 @@ def _tables(drawn: list, ours: dict[str, str], raters: int, chance: Any) -> dict
 
 
 def said(sample: Sample) -> str:
-    """The turns before the reply, one a line."""
-    lines = (" ".join(turn.text.split()) for turn in sample.context)
-    return "\n".join(f"{('Speaker', 'Listener')[i % 2]}: {line}" for i, line in enumerate(lines))
+    """The turns before the reply, one a line; the last ones only where all are more than a cell holds."""
+    texts = (" ".join(turn.text.split()) for turn in sample.context)
+    lines = [f"{('Speaker', 'Listener')[i % 2]}: {text}" for i, text in enumerate(texts)]
+    kept = sum(end <= MOST_CONTEXT for end in accumulate(len(line) + 1 for line in reversed(lines)))
+    if kept == len(lines):
+        return "\n".join(lines)
+    logging.getLogger(__name__).warning("%s: %d turns before it; shown are the last %d", sample.id, len(lines), kept)
+    return "\n".join([f"({len(lines) - kept} earlier turns)", *lines[len(lines) - kept :]])
