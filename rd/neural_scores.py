@@ -16,18 +16,16 @@ from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
 import torch
-from safetensors import SafetensorError
 from torch import Tensor
 from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
 from tqdm import tqdm
 
 from rd.errors import UserError
-from rd.models.bert import packaged
+from rd.models.bert import FAULTS, packaged, read_pretrained
 
 Texts = Sequence[str]
 Rows = Sequence[list[int]]  # texts as token ids
-FAULTS = (OSError, ValueError, ImportError, SafetensorError)  # what loaders raise where something is missing or broken
 
 
 def bertscore_f1(
@@ -177,28 +175,22 @@ def load_pretrained(kind: str, name: str, **config: Any) -> tuple[Any, Any]:
     """
     import transformers  # heavy: only where a score is wanted
 
-    def read(stored: bool) -> tuple[Any, Any, dict]:
-        tokenizer = transformers.AutoTokenizer.from_pretrained(place, local_files_only=stored, **gguf)
-        if len(tokenizer) <= len(tokenizer.all_special_ids):  # where its files are missing, transformers makes up this
-            raise OSError("no tokenizer files")
-        auto, safe = getattr(transformers, kind), None if gguf else True
-        more = {"use_safetensors": safe, "dtype": torch.float32, "output_loading_info": True, **gguf, **config}
-        return tokenizer, *auto.from_pretrained(place, local_files_only=stored, **more)
+    def read(stored: bool) -> tuple[Any, Any]:
+        more = {"dtype": torch.float32, **config}
+        return read_pretrained(kind, place, {"local_files_only": stored, **gguf}, **more)
 
     try:
         place, gguf = place_of(name)
         try:
-            tokenizer, model, report = read(stored=True)
+            tokenizer, model = read(stored=True)
         except FAULTS:
             if Path(place).exists():
                 raise
             _ask_hub(transformers.utils.hub.is_offline_mode())
-            tokenizer, model, report = read(stored=False)
+            tokenizer, model = read(stored=False)
     except FAULTS as error:
         why = " ".join(str(error).split())[:200]
         raise UserError(f"{name}: not loaded ({why}); load it once online, or name its folder") from None
-    if missing := sorted(key for key in report["missing_keys"] if "pooler" not in key):
-        raise UserError(f"{name}: its weights lack {missing[0]} and {len(missing) - 1} others; name another model")
     most = getattr(model.config.get_text_config(), "max_position_embeddings", 512)
     tokenizer.model_max_length = min(tokenizer.model_max_length, most)  # 1e30 where none is named, as for DeBERTa
     return tokenizer, model.eval().to("cuda" if torch.cuda.is_available() else "cpu")

@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tiny_bert import random_bert
+from safetensors.torch import save_file
+from tiny_bert import BROKEN, random_bert
 
 from rd.annotation import distil
 from rd.annotation.annotations import _seen, annotate_corpus, load_annotators, load_tagger, reference_table
@@ -280,3 +281,41 @@ def test_an_unknown_encoder_is_one_clear_line(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="empty: no such encoder") as caught:
         load_bert(str(tmp_path / "empty"))
     assert "\n" not in str(caught.value)
+
+
+@pytest.fixture
+def encoder(tmp_path: Path) -> Path:
+    """The folder of a random BERT."""
+    tokenizer, bert = random_bert()
+    tokenizer.save_pretrained(tmp_path)
+    bert.save_pretrained(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize(("name", "text"), BROKEN, ids=map(str, range(len(BROKEN))))
+def test_a_broken_encoder_is_one_clear_line(encoder: Path, name: str, text: str) -> None:
+    (encoder / name).write_text(text, "latin-1")
+    with pytest.raises(UserError, match=f"^{encoder}: no such encoder") as caught:
+        load_bert(str(encoder))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_cut_encoder_is_one_clear_line(encoder: Path) -> None:
+    load_bert(str(encoder))
+    weights = (encoder / "model.safetensors").read_bytes()
+    (encoder / "model.safetensors").write_bytes(weights[: len(weights) // 2])
+    with pytest.raises(UserError, match=f"^{encoder}: no such encoder"):
+        load_bert(str(encoder))
+
+
+def test_a_pickled_encoder_is_not_read(encoder: Path) -> None:
+    (encoder / "model.safetensors").unlink()
+    torch.save(random_bert()[1].state_dict(), encoder / "pytorch_model.bin")
+    with pytest.raises(UserError, match="safetensors"):
+        load_bert(str(encoder))
+
+
+def test_an_encoder_is_not_made_up(encoder: Path) -> None:
+    save_file({}, encoder / "model.safetensors", {"format": "pt"})
+    with pytest.raises(UserError, match=f"^{encoder}: its weights lack"):
+        load_bert(str(encoder))

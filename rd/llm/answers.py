@@ -75,6 +75,8 @@ class Local:
         self.sha256 = text_hash(*self.prompt)
         ends = getattr(model.generation_config, "eos_token_id", None)
         self.end = self._ids(self.prompt.end)[:1] or [tokenizer.eos_token_id]
+        if None in self.end:  # without tokenizer_config.json the marks have no names
+            raise UserError(f"{name}: its tokenizer names no end mark; look to its tokenizer_config.json")
         self.ends = {*(ends if isinstance(ends, list) else [ends]), tokenizer.eos_token_id} - {None}
         self.emotions, self.intents = ([self._ids(f" {label}") for label in names] for names in (EMOTIONS, INTENTS))
         self.start = Reader(model)

