@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, is_dataclass, replace
 from typing import Any
 
-from rd.config import PRESETS, Config
+from rd.config import PRESETS, Config, DiffusionConfig
 from rd.data.jsonl import parse
 from rd.errors import UserError
 
@@ -22,7 +22,15 @@ CHOICES = {
 }
 # What may not be 0: sizes, and steps from one event to the next.
 SIZES = set("width heads ffn latent bert_width batch validate_every save_every max_context folds chain_steps".split())
-SIZES |= {"max_subwords", "predictor_subwords"}
+SIZES |= {"max_subwords", "predictor_subwords", "layers", "steps", "patience"}
+MAY_BE_0 = "final.steps"  # no last stage
+# What a fraction may be, where not all from 0 to LARGEST: in words, and the test.
+RANGES: dict[str, tuple[str, Callable[[float], bool]]] = {
+    "dropout": ("of at least 0 and below 1", lambda value: value < 1),
+    "beta2": ("of at least 0 and below 1", lambda value: value < 1),
+    "explore": ("from 0 to 1", lambda value: value <= 1),
+    "temperature": ("above 0", lambda value: value > 0),
+}
 LARGEST = 10**9  # no setting is larger
 GIVEN = {"preset": "--preset", "seed": "--seed"}  # settings with an option of their own
 
@@ -36,8 +44,7 @@ def settings(preset: str, seed: int = 0, max_steps: int | None = None, changes: 
         raise UserError(f"--preset {preset}: no such preset; choose one of {', '.join(PRESETS)}")
     config = PRESETS[preset]
     steps = config.train.steps if max_steps is None else max_steps
-    if seed < 0:
-        raise UserError(f"--seed {seed}: give a whole number of at least 0")
+    check_seed(seed)
     if steps < 1:
         raise UserError(f"--max-steps {max_steps}: give a whole number of at least 1")
     final = replace(config.final, seed=seed)
@@ -49,7 +56,27 @@ def settings(preset: str, seed: int = 0, max_steps: int | None = None, changes: 
         config = _changed(config, path.split("."), value, change)
     if config.model.width % config.model.heads:
         raise UserError(f"--set model.heads: {config.model.heads} heads do not divide width {config.model.width}")
+    _check_chain(config.model.diffusion)
     return config
+
+
+def check_seed(seed: int) -> None:
+    """Raises UserError for a seed that is no setting: those of a run's config.json are read within the same bounds."""
+    if not 0 <= seed <= LARGEST:
+        raise UserError(f"--seed {seed}: give a whole number from 0 to {LARGEST}")
+
+
+def _check_chain(noise: DiffusionConfig) -> None:
+    """Raises UserError for numbers that make no chain of noise."""
+    first, last, start, taken = noise.beta_first, noise.beta_last, noise.start, noise.chain_steps
+    if not 0 < first <= last < 1:
+        raise UserError(
+            f"--set model.diffusion: beta_first {first}, beta_last {last}; give 0 < beta_first <= beta_last < 1"
+        )
+    if start >= noise.steps:
+        raise UserError(f"--set model.diffusion: start {start} of {noise.steps} steps; give a start below the steps")
+    if noise.sampler == "ddim" and taken > start + 1:
+        raise UserError(f"--set model.diffusion: {taken} chain_steps from start {start}; give {start + 1} at most")
 
 
 def _changed(part: Any, path: list[str], value: str, change: str) -> Any:
@@ -68,8 +95,11 @@ def _changed(part: Any, path: list[str], value: str, change: str) -> Any:
 
 def _read(now: Any, value: str, change: str) -> Any:
     """The value as the kind that stands there now."""
+    path = change.partition("=")[0]
+    name = path.split(".")[-1]
+    least = int(name in SIZES and path != MAY_BE_0)
     if isinstance(now, str):
-        choices = CHOICES.get(change.partition("=")[0].split(".")[-1], (value,))
+        choices = CHOICES.get(name, (value,))
         if value not in choices:
             raise UserError(f"--set {change}: choose one of {', '.join(choices)}")
         return value
@@ -84,8 +114,10 @@ def _read(now: Any, value: str, change: str) -> Any:
     elif isinstance(now, float):
         fits = False
     elif not isinstance(now, bool) and fits:
-        least = change.partition("=")[0].split(".")[-1] in SIZES
         fits = least <= found <= LARGEST
     if not fits:
-        raise UserError(f"--set {change}: give a {type(now).__name__} like the preset's {now}")
+        more = ", at least 1" if least else ""
+        raise UserError(f"--set {change}: give a {type(now).__name__} like the preset's {now}{more}")
+    if name in RANGES and not RANGES[name][1](found):
+        raise UserError(f"--set {change}: give a number {RANGES[name][0]}")
     return found

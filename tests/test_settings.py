@@ -53,3 +53,52 @@ def test_what_does_not_fit_is_one_clear_line(change):
     with pytest.raises(UserError, match="--set") as caught:
         settings("mini", changes=[change])
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("changes", "allowed"),
+    [
+        ("model.dropout=1", "below 1"),
+        ("model.dropout=1.5", "below 1"),
+        ("train.beta2=1", "below 1"),
+        ("annotators.era.beta2=2", "below 1"),
+        ("model.explore=2", "from 0 to 1"),
+        ("model.temperature=0", "above 0"),
+        ("model.layers=0", "at least 1"),
+        ("train.steps=0", "at least 1"),
+        ("annotators.tagger.steps=0", "at least 1"),
+        ("train.patience=0", "at least 1"),
+        ("model.diffusion.steps=0", "at least 1"),
+        ("model.diffusion.steps=50", "a start below the steps"),
+        ("model.diffusion.steps=1", "a start below the steps"),
+        ("model.diffusion.start=1000", "a start below the steps"),
+        ("model.diffusion.start=2", "give 3 at most"),
+        ("model.diffusion.chain_steps=102", "give 101 at most"),
+        ("model.diffusion.beta_first=0", "0 < beta_first <= beta_last < 1"),
+        ("model.diffusion.beta_first=0.9", "0 < beta_first <= beta_last < 1"),
+        ("model.diffusion.beta_last=1", "0 < beta_first <= beta_last < 1"),
+    ],
+)
+def test_impossible_numbers_are_one_line_that_says_what_is_allowed(changes, allowed):
+    with pytest.raises(UserError, match="--set") as caught:
+        settings("mini", changes=[changes])
+    assert allowed in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        ["model.dropout=0.99", "model.explore=1", "train.beta2=0", "final.steps=0"],
+        ["model.diffusion.start=99", "model.diffusion.steps=100", "model.diffusion.chain_steps=100"],
+        ["model.diffusion.start=0", "model.diffusion.sampler=ddpm"],  # it takes every step, whatever chain_steps says
+        ["model.diffusion.start=0", "model.diffusion.chain_steps=1", "model.diffusion.steps=1"],
+    ],
+)
+def test_numbers_at_the_edge_are_taken(changes):
+    settings("mini", changes=changes)
+
+
+@pytest.mark.parametrize("seed", [-1, 10**9 + 1, 2**63 - 1, 2**64, 99999999999999999999999])
+def test_a_seed_has_bounds(seed):
+    with pytest.raises(UserError, match=f"^--seed {seed}: give a whole number from 0 to 1000000000$"):
+        settings("mini", seed)
