@@ -9,6 +9,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import IO
 
+from rd.data.corpus import read_corpus
 from rd.errors import UserError
 from rd.locks import take
 from rd.settings import settings
@@ -21,11 +22,16 @@ def reproduce(preset: str, seed: int = 0, data: str = "", out: str = "results") 
     """Run the notebooks that are not done yet, in order, then the table and the report (workflow/reproduce.smk).
 
     out: from the root of the checkout, as the notebooks see it.
-    Raises UserError for a preset or folder that is not there, a failed notebook, and where another one is at work.
+    Raises UserError for a preset or folder that is not there, a seed or corpus that is none, a failed notebook, and
+    where another one is at work.
     """
-    settings(preset)
+    settings(preset, seed)
+    if not out:
+        raise UserError("--out: an empty name; give a folder, such as results")
     if data and not Path(data).is_dir():
         raise UserError(f"--data {data}: no such folder")
+    if data:
+        read_corpus(data)  # seconds, where the notebooks take hours and the first does not need it
     snakefile = ROOT / "workflow" / "reproduce.smk"
     if not snakefile.is_file():
         raise UserError(f"{snakefile}: missing; run rd reproduce from a checkout of the project")

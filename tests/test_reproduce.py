@@ -33,10 +33,31 @@ def started(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[list[str]]:
 
 
 def test_settings_reach_snakemake(started: list[list[str]], tmp_path: Path) -> None:
+    (tmp_path / "test.jsonl").write_text('{"id": "a", "turns": ["I lost my dog.", "Oh no."]}\n')
     assert main(["reproduce", "--preset", "paper", "--seed", "2", "--out", "there", "--data", str(tmp_path)]) == 0
     (command,) = started
     assert command[:3] == [sys.executable, "-m", "snakemake"] and "--rerun-incomplete" in command
     assert command[-5:] == ["--config", "preset=paper", "seed=2", "out=there", f"data={tmp_path.resolve()}"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "word"),
+    [
+        (["--out", ""], "--out"),
+        (["--seed", "-1"], "--seed -1"),
+        (["--data", "no/such/folder"], "no such folder"),
+        (["--data", "EMPTY"], "no corpus here"),
+        (["--data", "BROKEN"], "test.jsonl:1"),
+    ],
+)
+def test_mistakes_are_told_before_any_notebook_runs(started, tmp_path: Path, capsys, arguments, word) -> None:
+    (tmp_path / "EMPTY").mkdir()
+    (tmp_path / "BROKEN").mkdir()
+    (tmp_path / "BROKEN" / "test.jsonl").write_text("{\n")
+    before = sorted(tmp_path.iterdir())
+    assert main(["reproduce", *(str(tmp_path / a) if a.isupper() else a for a in arguments)]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert word in line and started == [] and sorted(tmp_path.iterdir()) == before
 
 
 def test_a_failed_notebook_is_one_line(started, capsys) -> None:
