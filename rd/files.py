@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import zlib
 from collections.abc import Callable
@@ -10,12 +11,22 @@ from pathlib import Path
 from typing import Any
 
 
+def check_target(path: Path) -> None:
+    """Raises OSError where no file can come to be by a rename: a path without a name, a folder, a device, a pipe."""
+    if not path.name:
+        raise OSError(errno.EINVAL, "names no file; give a name", str(path))
+    if path.exists() and not path.is_file():
+        raise OSError(errno.EEXIST, "no regular file lies there; give another name", str(path))
+
+
 def replace_file(path: Path, write: Callable[[str], Any]) -> None:
     """Write beside `path`, then rename: a kill or a fault leaves the old file or the new one, never half.
 
     write: gets the name to write to, one for each path, so that what a kill leaves is overwritten the next time; what
     a fault leaves is removed at once. An OSError comes out with the name of the file, which a full disk does not tell.
+    What is no regular file is not replaced: see `check_target`.
     """
+    check_target(path)
     beside = path.with_name(f".{path.name}.part")
     try:
         write(str(beside))

@@ -25,6 +25,7 @@ from rd.annotation.files import Job, annotate_file, shard_file
 from rd.annotation.part import Part, state_file
 from rd.annotation.shards import merge_shards
 from rd.annotation.weak import weak_tags
+from rd.cli import main
 from rd.config import Config
 from rd.data.corpus import Corpus, Dialogue, Turn
 from rd.data.text import spans_from_tags, words
@@ -399,3 +400,23 @@ def test_the_benchmark_counts_what_it_makes(root, tmp_path):
     given = SimpleNamespace(preset="mini", data="", results="results", concurrency=1)
     found = benchmark.measure("weak", path, tmp_path / "out.jsonl", given)
     assert (tmp_path / "out.jsonl").read_bytes().count(b"\n") == count and found["peak_mb"] >= found["before_mb"] > 0
+
+
+@pytest.mark.parametrize("out", [".", "/", "", "folder", "pipe"])
+@pytest.mark.parametrize("more", [[], ["--shard", "1/2"], ["--merge", "2"]])
+def test_lines_go_into_regular_files_alone(source, tmp_path, monkeypatch, capsys, out: str, more: list[str]) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "folder").mkdir()
+    os.mkfifo(tmp_path / "pipe")
+    before = sorted(path.name for path in tmp_path.iterdir())
+    assert main(["annotate", "reasons", "--by", "weak", "--in", str(source), "--out", out, *more]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("rd: ") and ("no regular file" if out in ("folder", "pipe") else "names no file") in line
+    assert sorted(path.name for path in tmp_path.iterdir()) == before and (tmp_path / "pipe").is_fifo()
+
+
+def test_a_part_never_becomes_what_is_no_file(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(OSError, match="no regular file"):
+        Part(tmp_path / "pipe", {}, False)
+    assert [path.name for path in tmp_path.iterdir()] == ["pipe"]

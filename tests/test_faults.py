@@ -103,6 +103,17 @@ def test_a_full_disk_leaves_the_old_file_and_no_other(tmp_path: Path) -> None:
     assert path.read_text() == "old" and names(tmp_path) == ["a.json"]
 
 
+def test_what_is_no_regular_file_is_not_replaced(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "folder").mkdir()
+    for name in ("pipe", "folder"):
+        with pytest.raises(OSError, match=f"no regular file.*{name}"):
+            replace_text(tmp_path / name, "new")
+    with pytest.raises(OSError, match="names no file"):
+        replace_text(Path(), "new")
+    assert (tmp_path / "pipe").is_fifo() and names(tmp_path) == ["folder", "pipe"]
+
+
 def test_a_full_disk_leaves_no_torn_line(tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl"
     append(path, b"one\n")

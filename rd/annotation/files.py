@@ -12,13 +12,14 @@ from rd.annotation.blocks import BLOCK, count_lines, read_blocks, read_share, sh
 from rd.annotation.part import Part
 from rd.annotation.ways import Desk, choose
 from rd.errors import UserError
+from rd.files import check_target
 
 MOST_AT_ONCE = 256  # requests: each has a thread
 
 
 @dataclass(frozen=True)
 class Job:
-    """What `rd annotate` is told."""
+    """What `rd annotate` is told. Raises OSError where `out` is no place for a file."""
 
     what: str  # "reasons" | "intents"
     source: Path
@@ -28,6 +29,9 @@ class Job:
     resume: bool = False
     concurrency: int = 4  # requests to a server at once
     block: int = BLOCK
+
+    def __post_init__(self) -> None:
+        check_target(self.out)
 
     @property
     def target(self) -> Path:

@@ -17,7 +17,7 @@ from typing import IO, Any
 
 from rd.data.jsonl import parse
 from rd.errors import UserError
-from rd.files import replace_file
+from rd.files import check_target, replace_file
 from rd.locks import take
 
 SAVE_EVERY = 1.0  # seconds between two states: each costs two waits for the disk
@@ -61,7 +61,11 @@ class Part:
     """The part file of `out`, open and locked. `with Part(...) as part`: the state is saved whatever ends the block."""
 
     def __init__(self, out: Path, settings: dict[str, Any], resume: bool) -> None:
-        """Raises UserError where work lies there that is not resumed, or cannot be: other settings, other bytes."""
+        """Raises UserError where work lies there that is not resumed, or cannot be: other settings, other bytes.
+
+        And OSError where `out` is no place for a file: see `rd.files.check_target`.
+        """
+        check_target(out)
         self.out, self.path, self.saved = out, out.with_name(f".{out.name}.part"), time.monotonic()
         self.sha = hashlib.sha256()
         before = read_state(out)
