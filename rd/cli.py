@@ -9,13 +9,16 @@ import sys
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict
+from io import TextIOWrapper
 from pathlib import Path
 from typing import Any
 
 from rd.errors import UserError, machine_fault
+from rd.files import check_target
 from rd.human import commands
 from rd.locks import locked
 from rd.processes import by_main, index, main_first
+from rd.settings import check_seed
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -24,7 +27,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     chosen = parser.parse_args(arguments)
     if index():
         sys.stdout = open(os.devnull, "w")  # the main process alone says what was made
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # a terminal that lacks a sign shows "?"
     try:
+        check_seed(getattr(chosen, "seed", 0))
         chosen.call(chosen)
     except UserError as error:
         print(f"rd: {error}", file=sys.stderr)
@@ -246,7 +252,8 @@ def _generate(chosen: argparse.Namespace) -> None:
     run, corpus, annotations = open_run(chosen.run, chosen.data, chosen.split)
     low = "" if chosen.precision == "fp32" else chosen.precision
     name = "-".join(filter(None, (foreign(run, corpus), chosen.split, chosen.decode, low)))
-    target = Path(chosen.out) if chosen.out else run.folder / f"{name}.jsonl"
+    target = run.folder / f"{name}.jsonl" if chosen.out is None else Path(chosen.out)
+    check_target(target)
     if not target.parent.is_dir():
         raise UserError(f"--out {target}: its folder is not there")
     inputs = main_first(lambda: split_inputs(run, corpus, chosen.split, annotations))
@@ -279,14 +286,18 @@ def _chat(chosen: argparse.Namespace) -> None:
     from rd.chat import Chat, show
 
     chat = Chat(chosen.run, data=chosen.data)
+    if isinstance(sys.stdin, TextIOWrapper):
+        sys.stdin.reconfigure(errors="surrogateescape")
     print("Tell what moved you. An empty line ends.")
     while line := _ask():
         print(show(chat.say(line)))
 
 
 def _ask() -> str:
+    if sys.stdin is None:  # closed before we began
+        return ""
     try:
-        return input("> ").strip().encode(errors="replace").decode()  # bytes that are no UTF-8 become "?"
+        return input("> ").strip().encode(errors="replace").decode()  # bytes that are no text become "?"
     except EOFError:
         return ""
 

@@ -1,7 +1,10 @@
 """The command line from outside: forms, exit statuses, one line for a user's mistake, whole files or none."""
 
 import json
+import os
+import sys
 from dataclasses import replace
+from io import BytesIO, TextIOWrapper
 
 import pytest
 import torch
@@ -124,6 +127,28 @@ def test_an_unknown_split_is_named(run, capsys):
     assert "train, valid, test" in refused(["generate", str(run), "--split", "dev"], capsys)
 
 
+@pytest.mark.parametrize("seed", ["-1", "99999999999999999999999"])
+@pytest.mark.parametrize(
+    "verb",
+    ["train transformer", "generate RUN", "prompt some-model", "tune some-model --out TMP", "reproduce"]
+    + ["human make RUN RUN --out TMP"],
+)
+def test_a_seed_out_of_bounds_is_refused_by_every_verb(verb, seed, run, tmp_path, capsys):
+    words = {"RUN": str(run), "TMP": str(tmp_path / "new")}
+    line = refused([*(words.get(word, word) for word in verb.split()), "--seed", seed], capsys)
+    assert line == f"rd: --seed {seed}: give a whole number from 0 to 1000000000" and not (tmp_path / "new").exists()
+
+
+def test_answers_go_into_regular_files_alone(run, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("rd.answering.answer", None)
+    os.mkfifo(tmp_path / "pipe")
+    for out, word in ((".", "names no file"), ("/", "names no file"), ("", "names no file")):
+        assert word in refused(["generate", str(run), "--out", out], capsys)
+    for out in (tmp_path, tmp_path / "pipe"):
+        assert "no regular file" in refused(["generate", str(run), "--out", str(out)], capsys)
+    assert (tmp_path / "pipe").is_fifo()
+
+
 def test_unknown_options_exit_with_2():
     with pytest.raises(SystemExit) as stop:
         main(["train"])
@@ -183,6 +208,21 @@ def test_bytes_that_are_no_utf8_are_no_crash_in_a_chat(run, monkeypatch, capsys)
     monkeypatch.setattr("builtins.input", lambda _: next(said))
     assert main(["chat", str(run)]) == 0
     assert "reply" in capsys.readouterr().out
+
+
+def test_a_chat_in_a_terminal_that_lacks_signs_shows_others(run, monkeypatch):
+    monkeypatch.setattr("sys.stdout", TextIOWrapper(BytesIO(), "latin-1"))
+    monkeypatch.setattr("sys.stdin", TextIOWrapper(BytesIO(b"caf\xc3\xa9 \xff \xe2\x96\x88\n"), "utf-8"))
+    monkeypatch.setattr("rd.chat.show", lambda turned: f"█ {turned.text}")
+    assert main(["chat", str(run)]) == 0
+    sys.stdout.flush()
+    assert b"> ? caf\xe9 ? ?\n" in sys.stdout.buffer.getvalue()
+
+
+def test_a_closed_standard_input_ends_a_chat(run, monkeypatch, capsys):
+    monkeypatch.setattr("sys.stdin", None)
+    assert main(["chat", str(run)]) == 0
+    assert "empty line ends" in capsys.readouterr().out
 
 
 def test_fewer_steps_than_are_done_are_refused(run, capsys, monkeypatch):
