@@ -184,7 +184,8 @@ def test_other_files_are_named(tmp_path):
 @pytest.mark.parametrize(
     "damage",
     [
-        lambda data: data.replace(b"CREATE TABLE pairs", b"CREATE TABLE \xff\xff\xff\xff\xff"),  # quoted in the error
+        # SQLite's own error quotes these bytes, which Python cannot decode
+        lambda data: data.replace(b"tablepairs", b"table\xff\xff\xff\xff\xff").replace(b"TABLE pairs", b"TABLF pairs"),
         lambda data: data.replace(b"CREATE TABLE pairs", b"CREATE TABLF pairs"),
         lambda data: data[: len(data) // 2],
         lambda data: data[:8192] + bytes(4096) + data[12288:],
