@@ -57,7 +57,8 @@ def gather(desk: Pipeline, runs: Path | None = None, split: str = "test") -> lis
     _keep(desk, "intents", lambda: _intents(desk, runs / "annotators"), gaps)
     for path in sorted(desk.folder.glob("*-s*/samples.jsonl")):
         if read_form(path.with_name("metrics.json"), {"acc_emo?": GAP}, MEASURE).get("acc_emo") is not None:
-            _keep(desk, f"confusion-{path.parent.name}", lambda path=path: _confusion(desk.corpus, path, split), gaps)
+            name = f"confusion-{path.parent.name}"  # counted each time: the run may have been trained anew since
+            _keep(desk, name, lambda path=path: _confusion(desk.corpus, path, split), gaps, anew=True)
     first = (SHOWN, "transformer")  # what the figures show, and what the others are set against
     for run in sorted(trained(desk.folder), key=lambda run: first.index(run.system) if run.system in first else 2):
         name, here = run.folder, (runs / run.folder / WEIGHTS).is_file()
@@ -98,15 +99,18 @@ def _file(desk: Pipeline, name: str) -> Path:
     return desk.folder / KEPT / f"{name}.csv"
 
 
-def _keep(desk: Pipeline, name: str, make: Callable[[], Any], gaps: list[str]) -> None:
+def _keep(desk: Pipeline, name: str, make: Callable[[], Any], gaps: list[str], anew: bool = False) -> None:
+    """anew: also where it is kept already; it is written if it differs."""
     file = _file(desk, name)
-    if file.is_file():
+    if file.is_file() and not anew:
         return
     made = make()
     if isinstance(made, str):
         gaps.append(f"{name}: {made}")
         return
     table, facts = made
+    if file.is_file() and file.read_bytes() == table.to_csv(index=False, float_format="%.4f").encode():
+        return
     file.parent.mkdir(parents=True, exist_ok=True)
     save_json(file.with_suffix(".json"), provenance(**facts, corpus=desk.corpus.name, data=desk.corpus.sha256))
     replace_csv(file, table, float_format="%.4f")  # last: where it is, nothing is made again

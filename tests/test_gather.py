@@ -64,6 +64,15 @@ def test_what_is_there_stays(desk):
     assert (file.stat().st_mtime_ns, scores.stat().st_mtime_ns) == before
 
 
+def test_a_confusion_of_a_run_that_was_trained_anew_is_counted_anew(desk):
+    gather(desk)
+    file = desk.folder / KEPT / "confusion-mime-s0.csv"
+    before = file.read_text()
+    file.write_text(before.replace(",1", ",2"))
+    gather(desk)
+    assert file.read_text() == before
+
+
 def test_the_watched_chain_is_the_models_own():
     emu = tiny("reflectdiffu").eval().emu
     states, first = torch.randn(2, 3, 12), torch.rand(3, 9).softmax(-1)
