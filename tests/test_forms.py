@@ -23,6 +23,7 @@ from rd.run_figures import confusions, history, q_plane, trajectories
 from rd.scores import read_scores
 from rd.significance import significance, trained
 from rd.tables import collect
+from rd.train import read_history
 
 RUN = "reflectdiffu-s0"
 SPOILT = {
@@ -122,3 +123,10 @@ def test_half_a_character_is_refused_before_it_is_written_again(tmp_path: Path) 
     (tmp_path / "a.json").write_text(json.dumps("\ud83d"))
     with pytest.raises(UserError, match="a.json: damaged"):
         read_form(tmp_path / "a.json", str, "delete it")
+
+
+@pytest.mark.parametrize("spoilt", [b"\xff\xfe{}\n", b'{"a":' * 50_000 + b"}\n", b'{"step": null}\n', b"{}\n"])
+def test_a_damaged_history_does_not_resume(tmp_path: Path, spoilt: bytes) -> None:
+    (tmp_path / "history.jsonl").write_bytes(spoilt)
+    with pytest.raises(UserError, match="history.jsonl: damaged .*; take the broken line out"):
+        read_history(tmp_path / "history.jsonl")
