@@ -247,6 +247,7 @@ def test_a_state_that_tells_of_more_than_was_written_is_refused(desk, source):
     annotate_file(job(source), desk)
     out = source.with_name("out.jsonl")
     state_file(out).write_text(json.dumps(json.loads(state_file(out).read_text()) | {"bytes": 10**30}))
+    out.rename(out.with_name(".out.jsonl.part"))
     with pytest.raises(UserError, match="not what was written"):
         annotate_file(job(source, resume=True), desk)
 
