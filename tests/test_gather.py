@@ -12,6 +12,7 @@ from made_up import dialogues, tiny
 from torch.testing import assert_close
 
 from rd.data.corpus import Corpus, samples
+from rd.errors import UserError
 from rd.gather import KEPT, _chain, gather
 from rd.labels import EMOTIONS
 from rd.scores import FILE, read_scores
@@ -84,3 +85,13 @@ def test_the_watched_chain_is_the_models_own():
     assert_close(chain[:, 0], states)
     assert_close(chain[:, 1], signal * states + noise * emu.still_noise)
     assert_close(chain[:, -1], own)
+
+
+@pytest.mark.parametrize(
+    ("row", "wrong"), [('{"id": "x:1", "reply": "oh ."}', "x:1 is no sample"), ('{"id": [], "reply": 1}', "no id or")]
+)
+def test_replies_that_are_not_of_this_corpus_are_one_line(desk, row, wrong):
+    file = desk.folder / "mime-s0" / "samples.jsonl"
+    file.write_text(file.read_text() + row + "\n")
+    with pytest.raises(UserError, match=f"samples.jsonl.*{wrong}.*;"):
+        gather(desk)
