@@ -109,11 +109,18 @@ def _keep(desk: Pipeline, name: str, make: Callable[[], Any], gaps: list[str], a
         gaps.append(f"{name}: {made}")
         return
     table, facts = made
-    if file.is_file() and file.read_bytes() == table.to_csv(index=False, float_format="%.4f").encode():
+    if file.is_file() and _same(file, table):
         return
     file.parent.mkdir(parents=True, exist_ok=True)
     save_json(file.with_suffix(".json"), provenance(**facts, corpus=desk.corpus.name, data=desk.corpus.sha256))
     replace_csv(file, table, float_format="%.4f")  # last: where it is, nothing is made again
+
+
+def _same(file: Path, table: pd.DataFrame) -> bool:
+    try:
+        return pd.read_csv(file).equals(table)
+    except ValueError:  # damaged
+        return False
 
 
 def _intents(desk: Pipeline, annotators: Path) -> tuple[pd.DataFrame, dict[str, Any]] | str:
