@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +18,8 @@ from rd.errors import UserError
 from rd.files import crc32
 from rd.generate import Decode, columns, generate, in_words
 from rd.inputs import Inputs, prepare
-from rd.kept import Kept
+from rd.kept import Kept, spreader
 from rd.labels import EMOTIONS, INTENTS
-from rd.processes import spread
 from rd.run import Run, device
 
 GREEDY = Decode()
@@ -77,7 +75,7 @@ def answer(
     shared = columns(model, decode)
 
     def records(number: int) -> list[dict[str, Any]]:
-        generator = torch.Generator(device=device()).manual_seed((seed * 1_000_003 + number) % 2**63)
+        generator = torch.Generator(device=device()).manual_seed(seed * 1_000_003 + number)
         ((batch, context, replies),) = generate(model, [batches[number].to(device())], decode, generator, shared)
         named, found = _named(context.notes), []
         for i, (key, ids) in enumerate(zip(batch.ids, replies, strict=True)):
@@ -85,8 +83,7 @@ def answer(
             found.append({"id": key, "reply": reply, **{name: values[i] for name, values in named.items()}})
         return found
 
-    each = partial(kept.spread, f"answers-{size}") if kept else spread
-    made = each(records, range(len(batches)), desc=f"answer {split}", disable=quiet)
+    made = spreader(kept, f"answers-{size}")(records, range(len(batches)), desc=f"answer {split}", disable=quiet)
     found = {row["id"]: row for rows in made for row in rows}
     return (found[example.id] for example in inputs.examples[split])
 
@@ -138,8 +135,8 @@ def likelihoods(
         return [(key, {k: v[i] for k, v in scored.items()}) for i, key in enumerate(batch.ids)]
 
     batches = in_order(inputs.examples[split], inputs.collate, size)
-    each = partial(kept.spread, f"scores-{size}") if kept else spread
-    found = dict(pair for pairs in each(scores, batches, desc=f"score {split}") for pair in pairs)
+    done = spreader(kept, f"scores-{size}")(scores, batches, desc=f"score {split}")
+    found = dict(pair for pairs in done for pair in pairs)
     rows = [found[example.id] for example in inputs.examples[split]]
     exact = {"nll": np.float64, "words": np.int64}
     return {name: np.array([row[name] for row in rows], exact.get(name, np.float32)) for name in rows[0]}

@@ -36,10 +36,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"rd: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        more = " with --resume goes on from the last saved state" if hasattr(chosen, "resume") else ""
-        more = more or (" goes on from there" if chosen.call in (_generate, _evaluate) else "")
-        more = more and f"; the same command{more}"
-        print(f"rd: interrupted{more}", file=sys.stderr)
+        told = "rd: interrupted"
+        if hasattr(chosen, "resume"):
+            told += "; the same command with --resume goes on from the last saved state"
+        elif chosen.call in (_generate, _evaluate):
+            told += "; the same command goes on from there"
+        print(told, file=sys.stderr)
         return 130
     except BrokenPipeError:
         return 0

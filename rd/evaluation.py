@@ -18,10 +18,10 @@ from rd.data.text import normalise, tokenize
 from rd.errors import UserError
 from rd.inputs import Inputs
 from rd.intent_accuracy import next_intent, reply_intent
-from rd.kept import Kept
+from rd.kept import Kept, spreader
 from rd.metrics import accuracy, load_metric, macro_f1, perplexity
 from rd.neural_scores import bartscore, bertscore_f1, gptscore
-from rd.processes import alone, spread
+from rd.processes import alone
 from rd.provenance import provenance
 from rd.run import Run, device
 
@@ -103,8 +103,7 @@ def _neural_scores(
     found, notes = dict.fromkeys(NEURAL), {}
     for key, name in NEURAL.items():
         try:
-            each = partial(kept.spread, f"{key}-{count}") if kept else spread
-            (values,) = alone(partial(each, score[key], [name], disable=True))
+            (values,) = alone(partial(spreader(kept, f"{key}-{count}"), score[key], [name], disable=True))
         except UserError as error:
             notes[key] = str(error)
             continue

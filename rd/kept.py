@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Sequence
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -22,6 +22,11 @@ def code_check() -> int:
     for file in sorted(root.rglob("*.py")):
         check = crc32(file, crc32(str(file.relative_to(root)).encode(), check))
     return check
+
+
+def spreader(kept: Kept | None, what: str) -> Callable[..., list]:
+    """How to do pieces of work: kept.spread(what, ...), or without it `rd.processes.spread`."""
+    return partial(kept.spread, what) if kept else spread
 
 
 class Kept:

@@ -33,6 +33,7 @@ from rd.data.jsonl import write_lines
 from rd.data.text import normalise
 from rd.errors import UserError
 from rd.evaluation import measure
+from rd.forms import read_form
 from rd.generate import Decode
 from rd.inputs import Inputs
 from rd.knowledge.knowledge import Knowledge
@@ -40,7 +41,7 @@ from rd.knowledge.open import open_knowledge
 from rd.locks import locked
 from rd.processes import by_main, main_first
 from rd.responder import Responder
-from rd.run import FINISHED, MODELS, Run, load_run, read_json, save_json, train_run
+from rd.run import FINISHED, MODELS, Run, load_run, save_json, train_run
 from rd.scores import score_rows, write_scores
 from rd.settings import settings
 
@@ -142,7 +143,7 @@ class Pipeline:
         if not target.exists():
             tagger = open_tagger(run, self.annotators_folder)
             evaluate_run(run, self.corpus, split, self.needed(model), tagger)
-        return read_json(target)
+        return read_form(target, dict, "delete it, and it is made again")
 
 
 def result_name(kind: str, split: str, corpus: str = "") -> str:

@@ -177,7 +177,6 @@ def _described(folder: Path) -> tuple[dict[str, Any], Config, type[Responder]]:
     file = folder / "config.json"
     try:
         found = parse(file.read_bytes())
-        found = parse(file.read_text("utf-8"))
         values, name = found["config"], found["model"]
         config, model = from_dict(Config, values), MODELS[name]
         if digest(values) != found["digest"]:
@@ -207,15 +206,6 @@ def _is_finished(out: Path, config: Config) -> bool:
     if not all((out / name).is_file() for name in ("config.json", FINISHED, WEIGHTS, "state.pt")):
         return False
     return parse((out / "config.json").read_text("utf-8"))["digest"] == config.digest()
-
-
-def read_json(path: Path) -> Any:
-    """What `save_json` wrote. Raises UserError where it is damaged."""
-    try:
-        return parse(path.read_bytes())
-        return parse(path.read_text("utf-8"))
-    except ValueError as error:
-        raise UserError(f"{path}: damaged ({error}); delete it, and it is made again") from None
 
 
 def save_json(path: Path, value: Any) -> None:
@@ -251,11 +241,6 @@ def load_run(folder: str | Path) -> Run:
     described, config, model_class = _described(folder)
     if described.get("vocabulary", check := _check(folder)) != check:
         raise UserError(f"{folder / 'vocabulary.json'}: damaged (wrong checksum); train the run again")
-    try:
-        described = parse((folder / "config.json").read_text("utf-8"))
-        config, model_class = from_dict(Config, described["config"]), MODELS[described["model"]]
-    except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{folder / 'config.json'}: not a run of this version ({error}); train it again") from None
     vocab = Vocabulary.load(folder / "vocabulary.json")
     joint = runs_bert(described["model"], config)
     extra = {"era": new_era(config.annotators, *load_bert(config.annotators.bert))} if joint else {}

@@ -31,9 +31,7 @@ def update(wrapped, batch, part, optimizer, rate, config, step, accelerator) -> 
     wrapped.train()
     buffers = [(buffer, buffer.clone()) for buffer in wrapped.buffers()]  # a forward may move them (MovingBaseline)
     with torch.random.fork_rng([accelerator.device] if accelerator.device.type == "cuda" else []), part_of(*part):
-        torch.manual_seed(
-            ((config.seed + 1009 * index()) * 1_000_003 + step) % 2**63
-        )  # rows here draw what no others draw
+        torch.manual_seed((config.seed + 1009 * index()) * 1_000_003 + step)  # rows here draw what no others draw
         with autocast(config.precision, accelerator.device):
             terms = wrapped(batch)
     accelerator.backward(sum(term.float() for term in terms.values()))

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from types import NoneType
 from typing import Any
 
 from tqdm import tqdm
@@ -21,6 +22,7 @@ from rd.data.corpus import Corpus, Sample, samples
 from rd.data.jsonl import parse, write_lines
 from rd.errors import UserError
 from rd.files import append
+from rd.forms import fault
 from rd.llm.answers import PRECISIONS, Local, Record, Served, load_causal
 from rd.llm.measure import measure
 from rd.llm.prompt import choose_asked, choose_shots
@@ -29,6 +31,7 @@ from rd.neural_scores import place_of
 from rd.provenance import provenance
 from rd.run import FINISHED, save_json
 
+ANSWER = dict.fromkeys(("id", "reply"), str) | dict.fromkeys(("emotion", "cause", "intent"), (str, NoneType))
 ANSWERS = "answers.jsonl"  # all that was computed, causes too: stays on this machine
 
 
@@ -164,23 +167,14 @@ def _finished(file: Path) -> list[Record]:
     records = []
     for number, line in enumerate(whole[:end].splitlines(), 1):
         try:
-            records.append(_record(line))
+            record = parse(line)
+            if wrong := fault(record, ANSWER):
+                raise ValueError(wrong)
+            records.append(record)
         except ValueError as error:
             what = "take the broken line out, and it is asked again"
             raise UserError(f"{file}:{number}: damaged ({error}); {what}") from None
     return records
-
-
-def _record(line: bytes) -> Record:
-    """A line of an answers file. Raises ValueError where it is none."""
-    record = parse(line)
-    if not isinstance(record, dict):
-        raise ValueError("not an answer")
-    for name in ("id", "emotion", "cause", "intent", "reply"):
-        may_be = str if name in ("id", "reply") else str | None
-        if not isinstance(record.get(name, 0), may_be):
-            raise ValueError(f"no {name}")
-    return record
 
 
 def _answer(answer: Callable, asked: Sequence[Sample], file: Path, size: int) -> float:
